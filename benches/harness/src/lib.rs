@@ -1,0 +1,4 @@
+//! The benchmark harness of overdrive.
+
+pub mod results;
+pub mod stats;

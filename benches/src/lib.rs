@@ -1,0 +1,1 @@
+//! Runnable examples: `cargo run -p overdrive-examples --example NAME`.
