@@ -1,0 +1,20 @@
+//! Object pools against their peers.
+
+mod json;
+mod object;
+mod ours;
+#[cfg(feature = "pool-peers")]
+mod peers;
+mod reference;
+mod scenarios;
+
+use std::process::ExitCode;
+
+use overdrive_bench::alloc::Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn main() -> ExitCode {
+    overdrive_bench::main(scenarios::suite())
+}

@@ -1,0 +1,55 @@
+//! The pool of this project.
+
+use overdrive_pool::{Keep, Pool, Pooled};
+
+use crate::object::{BUFFER, Object, Small, Source};
+
+/// The version shown in the table.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Builds our pool for an object, as its documentation shows.
+pub(crate) trait Build: Object + Sized {
+    fn pool() -> Pool<Self>;
+}
+
+impl Build for Vec<u8> {
+    fn pool() -> Pool<Self> {
+        let builder = Pool::builder().name("buffers");
+        let built = builder
+            .factory(|| Self::with_capacity(BUFFER))
+            .reset(|buffer: &mut Self| {
+                buffer.clear();
+                Keep::Yes
+            })
+            .build();
+        built.expect("the settings are valid")
+    }
+}
+
+impl Build for Small {
+    fn pool() -> Pool<Self> {
+        let builder = Pool::builder().name("small");
+        let built = builder.factory(Self::make).build();
+        built.expect("the settings are valid")
+    }
+}
+
+impl<T: Object> Source for Pool<T> {
+    type Held = Pooled<'static, T>;
+    type Payload = T;
+
+    #[inline]
+    fn take(&'static self) -> Self::Held {
+        self.get()
+    }
+
+    #[inline]
+    fn give(&'static self, held: Self::Held) {
+        drop(held);
+    }
+
+    #[inline]
+    fn payload(held: &mut Self::Held) -> &mut T {
+        held
+    }
+}

@@ -1,1 +1,0 @@
-//! Runnable examples: `cargo run -p overdrive-examples --example NAME`.

@@ -1,0 +1,307 @@
+//! The checks: each a job that can be run alone, `test` for those that every
+//! change must pass, `full` for all.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use crate::{arrows, msrv};
+use crate::step::{self, Done, Outcome, all, cargo, has, nightly, run as step, with};
+
+/// The crates that are published.
+const LIBRARIES: &[&str] = &["overdrive-core", "overdrive-pool", "overdrive"];
+/// The crates that have loom models.
+const MODELLED: &[&str] = &["overdrive-pool"];
+/// The benchmark suites; the scenarios of each compile without its peers.
+const SUITES: &[&str] = &["pool"];
+/// Everything but the peers.
+const FEATURES: &str = "overdrive/pool,overdrive-benches/pool";
+
+struct Job {
+    name: &'static str,
+    about: &'static str,
+    /// Part of `cargo xtask test`.
+    always: bool,
+    run: fn() -> Outcome,
+}
+
+const JOBS: &[Job] = &[
+    job("fmt", "formatting", true, fmt),
+    job("arrows", "which crate may depend on which", true, arrows),
+    job("clippy", "lints, warnings denied", true, clippy),
+    job("units", "unit and integration tests", true, units),
+    job("doctests", "examples in the documentation", true, doctests),
+    job("loom", "models of the concurrent protocols, bounded", true, loom),
+    job("examples", "the example programs run", true, examples),
+    job("answers", "ours and the limits agree in every scenario", true, answers),
+    job("docs", "documentation, warnings denied", true, docs),
+    job("loom-deep", "the models with more preemptions", false, loom_deep),
+    job("properties", "property tests of a million operations", false, properties),
+    job("peers", "ours and all peers agree in every scenario", false, peers),
+    job("features", "every combination of features compiles", false, features),
+    job("msrv", "no dependency of a library asks for a newer Rust", false, msrv),
+    job("minimal", "the oldest allowed dependencies compile", false, minimal),
+    job("deny", "licences, advisories, sources", false, deny),
+    job("package", "the published crates package and build", false, package),
+    job("asan", "address sanitizer (nightly)", false, asan),
+    job("lsan", "leak sanitizer (nightly)", false, lsan),
+];
+
+const fn job(name: &'static str, about: &'static str, always: bool, run: fn() -> Outcome) -> Job {
+    Job {
+        name,
+        about,
+        always,
+        run,
+    }
+}
+
+/// `cargo xtask test`.
+pub(crate) fn test(args: &[OsString]) -> ExitCode {
+    if !args.is_empty() {
+        eprintln!("usage: cargo xtask test (a single check: cargo xtask ci JOB)");
+        return ExitCode::from(2);
+    }
+    carry_out(JOBS.iter().filter(|job| job.always))
+}
+
+/// `cargo xtask ci JOB`.
+pub(crate) fn run(args: &[OsString]) -> ExitCode {
+    let name = match args {
+        [name] => name.to_string_lossy(),
+        _ => "".into(),
+    };
+    match name.as_ref() {
+        "full" => carry_out(JOBS.iter()),
+        "test" => test(&[]),
+        name => match JOBS.iter().find(|job| job.name == name) {
+            Some(job) => carry_out(std::iter::once(job)),
+            None => {
+                eprintln!("usage: cargo xtask ci JOB\n\n  full        all of them\n  test        those marked *");
+                for job in JOBS {
+                    let mark = if job.always { '*' } else { ' ' };
+                    eprintln!("{mark} {:<11} {}", job.name, job.about);
+                }
+                ExitCode::from(2)
+            }
+        },
+    }
+}
+
+fn carry_out<'a>(jobs: impl Iterator<Item = &'a Job>) -> ExitCode {
+    let mut done = Vec::new();
+    for job in jobs {
+        println!("\n== {}: {}", job.name, job.about);
+        let start = Instant::now();
+        let outcome = (job.run)();
+        let took = start.elapsed().as_secs_f64();
+        match outcome {
+            Ok(outcome) => done.push((job.name, outcome, took)),
+            Err(error) => {
+                eprintln!("error: {}: {error}", job.name);
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    println!();
+    for (name, outcome, took) in &done {
+        let word = match outcome {
+            Done::Passed => "ok",
+            Done::Skipped => "SKIPPED",
+        };
+        println!("{name:<11} {word:<8} {took:>6.1} s");
+    }
+    ExitCode::SUCCESS
+}
+
+fn fmt() -> Outcome {
+    step(&mut with(cargo(), &["fmt", "--all", "--check"]))
+}
+
+fn arrows() -> Outcome {
+    arrows::check().map(|()| Done::Passed)
+}
+
+fn clippy() -> Outcome {
+    let args = ["clippy", "--workspace", "--all-targets", "--features", FEATURES];
+    step(with(cargo(), &args).args(["--", "-D", "warnings"]))
+}
+
+fn units() -> Outcome {
+    let probe = with(cargo(), &["nextest", "--version"]);
+    let command = if has(probe, "running plain `cargo test` instead") {
+        with(cargo(), &["nextest", "run"])
+    } else {
+        with(cargo(), &["test", "--lib", "--bins", "--tests"])
+    };
+    step(&mut with(command, &["--workspace", "--features", FEATURES]))
+}
+
+fn doctests() -> Outcome {
+    step(&mut with(
+        cargo(),
+        &["test", "--doc", "--workspace", "--features", FEATURES],
+    ))
+}
+
+fn target(name: &str) -> PathBuf {
+    Path::new("target").join(name)
+}
+
+/// The tests named `loom` of each modelled crate, with the given bound on
+/// preemptions.
+fn models(preemptions: &str) -> Outcome {
+    all(MODELLED.iter().map(|package| {
+        let args = ["test", "--release", "--lib", "--package", package, "loom"];
+        let mut command = with(cargo(), &args);
+        command
+            .env("RUSTFLAGS", "--cfg overdrive_loom")
+            .env("LOOM_MAX_PREEMPTIONS", preemptions)
+            .env("CARGO_TARGET_DIR", target("loom"))
+            .env("CARGO_PROFILE_RELEASE_LTO", "off");
+        command
+    }))
+}
+
+fn loom() -> Outcome {
+    models("2")
+}
+
+fn loom_deep() -> Outcome {
+    models("3")
+}
+
+fn examples() -> Outcome {
+    let args = ["run", "--package", "overdrive-examples", "--example"];
+    step(&mut with(with(cargo(), &args), &["pool_quickstart"]))
+}
+
+fn answers() -> Outcome {
+    all(SUITES.iter().map(|suite| {
+        let args = ["run", "--quiet", "--package", "overdrive-benches"];
+        let mut command = with(cargo(), &args);
+        command.args(["--bin", suite, "--features", suite, "--", "--check"]);
+        command
+    }))
+}
+
+fn docs() -> Outcome {
+    let args = ["doc", "--no-deps", "--workspace", "--features", FEATURES];
+    step(with(cargo(), &args).env("RUSTDOCFLAGS", "-D warnings"))
+}
+
+fn properties() -> Outcome {
+    let args = ["test", "--release", "--workspace", "--tests", "--features"];
+    step(with(with(cargo(), &args), &[FEATURES]).env("OVERDRIVE_DEEP", "1"))
+}
+
+fn peers() -> Outcome {
+    step(&mut with(cargo(), &["xtask", "bench", "--check"]))
+}
+
+fn packages(mut command: Command) -> Command {
+    for library in LIBRARIES {
+        command.args(["--package", library]);
+    }
+    command
+}
+
+fn features() -> Outcome {
+    let probe = with(cargo(), &["hack", "--version"]);
+    if !has(probe, "cargo install cargo-hack") {
+        return Ok(Done::Skipped);
+    }
+    let args = ["hack", "check", "--feature-powerset", "--no-dev-deps"];
+    step(&mut packages(with(cargo(), &args)))
+}
+
+fn msrv() -> Outcome {
+    msrv::check(LIBRARIES).map(|()| Done::Passed)
+}
+
+/// Checks the libraries in a copy of the tree, with the oldest versions that
+/// their manifests allow.
+fn minimal() -> Outcome {
+    if !has(with(nightly(), &["--version"]), "rustup toolchain install nightly") {
+        return Ok(Done::Skipped);
+    }
+    let copy = target("minimal").join("tree");
+    copy_tracked(&copy)?;
+    let mut update = with(nightly(), &["update", "-Zdirect-minimal-versions"]);
+    update.current_dir(&copy);
+    let mut check = packages(with(cargo(), &["check", "--locked", "--all-features"]));
+    check
+        .current_dir(&copy)
+        .env("CARGO_TARGET_DIR", Path::new("..").join("build"));
+    all([update, check])
+}
+
+fn copy_tracked(to: &Path) -> Result<(), String> {
+    let listed = with(Command::new("git"), &["ls-files", "-z"])
+        .output()
+        .map_err(|e| format!("git did not start: {e}"))?;
+    let _absent = std::fs::remove_dir_all(to);
+    for file in String::from_utf8_lossy(&listed.stdout).split('\0') {
+        if Path::new(file).is_file() {
+            let target = to.join(file);
+            let copied = target
+                .parent()
+                .map_or(Ok(()), std::fs::create_dir_all)
+                .and_then(|()| std::fs::copy(file, &target));
+            copied.map_err(|e| format!("cannot copy {file}: {e}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn deny() -> Outcome {
+    let probe = with(cargo(), &["deny", "--version"]);
+    if !has(probe, "cargo install cargo-deny") {
+        return Ok(Done::Skipped);
+    }
+    step(&mut with(cargo(), &["deny", "check", "bans", "licenses", "sources"]))?;
+    let mut advisories = with(cargo(), &["deny", "check", "advisories"]);
+    match step(&mut advisories) {
+        Ok(done) => Ok(done),
+        Err(error) if offline() => {
+            println!("SKIPPED: the advisory database cannot be fetched here ({error})");
+            Ok(Done::Passed)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the advisory database's host cannot be reached.
+fn offline() -> bool {
+    let args = ["ls-remote", "https://github.com/rustsec/advisory-db", "HEAD"];
+    !with(Command::new("git"), &args)
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .output()
+        .is_ok_and(|out| out.status.success())
+}
+
+fn package() -> Outcome {
+    step(&mut packages(with(cargo(), &["package", "--allow-dirty"])))
+}
+
+fn sanitizer(name: &str) -> Outcome {
+    if !has(with(nightly(), &["--version"]), "rustup toolchain install nightly") {
+        return Ok(Done::Skipped);
+    }
+    let host = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let args = ["test", "--target", &host, "--lib", "--tests", "--all-features"];
+    let mut command = packages(with(nightly(), &args));
+    command
+        .env("RUSTFLAGS", format!("-Zsanitizer={name}"))
+        .env("CARGO_TARGET_DIR", target(name));
+    step(&mut command)
+}
+
+fn asan() -> Outcome {
+    sanitizer("address")
+}
+
+fn lsan() -> Outcome {
+    sanitizer("leak")
+}
