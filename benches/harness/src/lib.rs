@@ -1,4 +1,5 @@
 //! The benchmark harness of overdrive.
 
+pub mod report;
 pub mod results;
 pub mod stats;
