@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use crate::{arrows, msrv};
-use crate::step::{self, Done, Outcome, all, cargo, has, nightly, run as step, with};
+use crate::step::{Done, Outcome, all, cargo, has, nightly, run as step, with};
 
 /// The crates that are published.
 const LIBRARIES: &[&str] = &["overdrive-core", "overdrive-pool", "overdrive"];

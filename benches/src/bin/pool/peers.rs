@@ -1,5 +1,7 @@
 //! The peers, each driven as its own documentation shows.
 
+use std::sync::Arc;
+
 use crossbeam_queue::{ArrayQueue, SegQueue};
 use lockfree_object_pool::{LinearObjectPool, LinearReusable};
 use opool::PoolAllocator;
@@ -146,6 +148,38 @@ impl<T: Object + Sync> Source for ShardedSlab<T> {
     #[inline]
     fn take(&'static self) -> Self::Held {
         self.0.create().expect("the slab is far from full")
+    }
+
+    #[inline]
+    fn give(&'static self, held: Self::Held) {
+        let key = held.key();
+        drop(held);
+        self.0.clear(key);
+    }
+
+    #[inline]
+    fn payload(held: &mut Self::Held) -> &mut T {
+        &mut held.0
+    }
+}
+
+/// `sharded-slab`'s pool with guards that count the pool and may travel.
+pub(crate) struct OwnedSlab<T: Object>(Arc<sharded_slab::Pool<Slabbed<T>>>);
+
+impl<T: Object> OwnedSlab<T> {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(sharded_slab::Pool::new()))
+    }
+}
+
+impl<T: Object + Sync> Source for OwnedSlab<T> {
+    type Held = sharded_slab::pool::OwnedRefMut<Slabbed<T>>;
+    type Payload = T;
+
+    #[inline]
+    fn take(&'static self) -> Self::Held {
+        let pool = Arc::clone(&self.0);
+        pool.create_owned().expect("the slab is far from full")
     }
 
     #[inline]

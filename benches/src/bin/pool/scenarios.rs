@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use overdrive_bench::results::Role;
-use overdrive_bench::{Contender, Scenario, locked_version};
+use overdrive_bench::{Contender, Scenario};
 use rtrb::{Consumer, Producer, RingBuffer};
 use serde_json::Value;
 
@@ -14,7 +14,7 @@ use crate::ours::{self, Build};
 use crate::reference::{Fresh, MutexVec, Raw, ThreadLocal};
 
 #[cfg(feature = "pool-peers")]
-use crate::peers::{Lockfree, ObjectPool, Opool, Queued, ShardedSlab};
+use crate::peers::{Lockfree, ObjectPool, Opool, OwnedSlab, Queued, ShardedSlab};
 
 /// Held at once in the burst scenarios.
 const BURST: usize = 64;
@@ -22,8 +22,9 @@ const BURST: usize = 64;
 const RING: usize = 256;
 
 /// The version that the benchmark was built with.
+#[cfg(feature = "pool-peers")]
 fn version(package: &str) -> String {
-    locked_version(include_str!("../../../../Cargo.lock"), package)
+    overdrive_bench::locked_version(include_str!("../../../../Cargo.lock"), package)
 }
 
 /// What a scenario does with a pool, whatever pool it is.
@@ -31,13 +32,17 @@ trait Job {
     fn contender<S: Source>(role: Role, name: &str, version: &str, make: fn() -> S) -> Contender
     where
         S::Held: Send;
+
+    /// `sharded-slab`, whose plain guards stay on their thread.
+    #[cfg(feature = "pool-peers")]
+    fn slab<T: Object + Sync>(name: &str, version: &str) -> Contender;
 }
 
 /// Take, write 8 bytes, return.
 struct GetPut;
 
-impl Job for GetPut {
-    fn contender<S: Source>(role: Role, name: &str, version: &str, make: fn() -> S) -> Contender {
+impl GetPut {
+    fn of<S: Source>(role: Role, name: &str, version: &str, make: fn() -> S) -> Contender {
         Contender::time(role, name, version, move |_| {
             let pool: &'static S = Box::leak(Box::new(make()));
             move |_| {
@@ -59,8 +64,8 @@ impl Job for GetPut {
 /// Take 64, write to each, return them all.
 struct Burst;
 
-impl Job for Burst {
-    fn contender<S: Source>(role: Role, name: &str, version: &str, make: fn() -> S) -> Contender {
+impl Burst {
+    fn of<S: Source>(role: Role, name: &str, version: &str, make: fn() -> S) -> Contender {
         Contender::time(role, name, version, move |_| {
             let pool: &'static S = Box::leak(Box::new(make()));
             move |_| {
@@ -85,6 +90,29 @@ impl Job for Burst {
         })
     }
 }
+
+macro_rules! stays_on_its_thread {
+    ($job:ty) => {
+        impl Job for $job {
+            fn contender<S: Source>(
+                role: Role,
+                name: &str,
+                version: &str,
+                make: fn() -> S,
+            ) -> Contender {
+                Self::of(role, name, version, make)
+            }
+
+            #[cfg(feature = "pool-peers")]
+            fn slab<T: Object + Sync>(name: &str, version: &str) -> Contender {
+                Self::of(Role::Peer, name, version, ShardedSlab::<T>::new)
+            }
+        }
+    };
+}
+
+stays_on_its_thread!(GetPut);
+stays_on_its_thread!(Burst);
 
 /// One thread takes and writes, the other reads and returns.
 struct CrossThread;
@@ -116,6 +144,12 @@ impl Job for CrossThread {
                 }
             }
         })
+    }
+
+    #[cfg(feature = "pool-peers")]
+    fn slab<T: Object + Sync>(name: &str, version: &str) -> Contender {
+        Self::contender(Role::Peer, name, version, OwnedSlab::<T>::new)
+            .remark("through owned guards: its plain guards cannot change thread")
     }
 }
 
@@ -198,7 +232,7 @@ where
             .with(J::contender(Role::Peer, object.0, &object.1, ObjectPool::<M>::new))
             .with(J::contender(Role::Peer, lockfree.0, &lockfree.1, Lockfree::<T>::new))
             .with(J::contender(Role::Peer, opool.0, &opool.1, Opool::<M>::new))
-            .with(J::contender(Role::Peer, slab.0, &slab.1, ShardedSlab::<T>::new))
+            .with(J::slab::<T>(slab.0, &slab.1))
             .with(J::contender(Role::Peer, "ArrayQueue", &queue, Queued::<ArrayQueue<M>>::new))
             .with(J::contender(Role::Peer, "SegQueue", &queue, Queued::<SegQueue<M>>::new))
     };
