@@ -11,7 +11,7 @@ use crate::stats::{Interval, Verdict};
 const INK: RGBColor = BLACK;
 
 /// How wide a character of a label is at most, on average, in pixels.
-const CHARACTER: f64 = 6.7;
+const CHARACTER: f64 = 7.1;
 
 /// A line with its name at its end.
 pub(super) struct Series {
@@ -70,8 +70,8 @@ pub(super) fn curves(x: &Axis, y: &Axis, series: &[Series]) -> Result<String, St
             .configure_mesh()
             .bold_line_style(INK.mix(0.15))
             .axis_style(INK.mix(0.6))
-            .label_style(font(14))
-            .axis_desc_style(font(15))
+            .label_style(font(15))
+            .axis_desc_style(font(16))
             .x_desc(&x.title)
             .y_desc(&y.title)
             .draw()
@@ -123,7 +123,7 @@ fn draw_names(
         let leader = vec![(end.0 + 5, end.1), (right + 4, row)];
         root.draw(&PathElement::new(leader, style.color.mix(0.5)))
             .map_err(text)?;
-        let mut label = font(14).color(&style.color);
+        let mut label = font(15).color(&style.color);
         if style.strong {
             label.font = label.font.style(FontStyle::Bold);
         }
@@ -173,8 +173,8 @@ pub(super) fn forest(rows: &[ForestRow], title: &str) -> Result<Option<String>, 
             .bold_line_style(INK.mix(0.15))
             .axis_style(INK.mix(0.6))
             .disable_y_axis()
-            .label_style(font(15))
-            .axis_desc_style(font(15))
+            .label_style(font(16))
+            .axis_desc_style(font(16))
             .x_desc(&x.title)
             .draw()
             .map_err(text)?;
@@ -204,9 +204,9 @@ pub(super) fn forest(rows: &[ForestRow], title: &str) -> Result<Option<String>, 
             root.draw(&Circle::new((middle, y), 4, color.filled()))
                 .map_err(text)?;
             let label = shortened(&row.label, 50);
-            root.draw(&Text::new(label, (8, y - 6), font(15)))
+            root.draw(&Text::new(label, (8, y - 6), font(16)))
                 .map_err(text)?;
-            root.draw(&Text::new(word, (right + 8, y - 6), font(15).color(&color)))
+            root.draw(&Text::new(word, (right + 8, y - 6), font(16).color(&color)))
                 .map_err(text)?;
         }
         Ok(())

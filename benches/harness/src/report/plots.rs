@@ -4,7 +4,7 @@ use plotters::style::RGBColor;
 
 use super::axis::{Axis, decades};
 use super::canvas::{ForestRow, LineStyle, Series, curves, forest};
-use super::tables::ordered;
+use super::tables::{ordered, role_word};
 use crate::results::{Kind, Role, ScenarioResult};
 use crate::stats::Verdict;
 
@@ -121,7 +121,10 @@ pub(super) fn everyone(scenario: &ScenarioResult) -> Option<Plot> {
         .filter_map(|row| {
             let ratio = row.cost_ratio?;
             Some(ForestRow {
-                label: row.name.clone(),
+                label: match row.role {
+                    Role::Peer => row.name.clone(),
+                    role => format!("{} ({})", row.name, role_word(role)),
+                },
                 ratio,
                 verdict: Verdict::of(ratio),
             })
