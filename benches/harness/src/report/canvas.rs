@@ -4,10 +4,10 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use super::axis::{Axis, decades};
+use super::looks::{LineStyle, verdict_style};
 use crate::stats::{Interval, Verdict};
 
-/// Draws nothing but what can be read on a light and on a dark page: this
-/// colour becomes that of the surrounding text.
+/// Becomes the colour of the surrounding text, on a light and on a dark page.
 const INK: RGBColor = BLACK;
 
 /// How wide a character of a label is at most, on average, in pixels.
@@ -23,17 +23,6 @@ pub(super) struct Series {
     pub(super) points: Vec<(f64, f64)>,
 }
 
-/// How a contender is drawn, wherever it occurs.
-#[derive(Clone, Copy)]
-pub(super) struct LineStyle {
-    /// Colour of line, markers and name.
-    pub(super) color: RGBColor,
-    /// Shape of the markers.
-    pub(super) marker: usize,
-    /// Drawn thicker than the others.
-    pub(super) strong: bool,
-}
-
 /// A row of a forest: ours against one other.
 pub(super) struct ForestRow {
     /// Whom it is about.
@@ -42,16 +31,6 @@ pub(super) struct ForestRow {
     pub(super) ratio: Interval,
     /// What may be said of it.
     pub(super) verdict: Verdict,
-}
-
-/// The word and the colour of a verdict.
-pub(super) fn verdict_style(verdict: Verdict) -> (&'static str, RGBColor) {
-    match verdict {
-        Verdict::Equal => ("equal", RGBColor(0x2B, 0x86, 0xD9)),
-        Verdict::Faster => ("faster", RGBColor(0x2D, 0xA0, 0x4E)),
-        Verdict::Inconclusive => ("inconclusive", RGBColor(0x8B, 0x94, 0x9E)),
-        Verdict::Slower => ("slower", RGBColor(0xE0, 0x3E, 0x3E)),
-    }
 }
 
 /// Draws every series as a line with markers, its name to the right of it.

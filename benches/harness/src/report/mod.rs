@@ -8,11 +8,13 @@ use crate::results::{Better, Results, Row, ScenarioResult, Stamp};
 use crate::stats::ENOUGH_LAUNCHES;
 
 use self::format::{count, data, escape, figure, ratio};
-use self::plots::{Looks, Plot, threads};
+use self::looks::Looks;
+use self::plots::{Plot, threads};
 
 mod axis;
 mod canvas;
 pub mod format;
+mod looks;
 mod plots;
 mod style;
 mod tables;

@@ -1,7 +1,7 @@
 //! The tables of the page.
 
-use super::canvas::verdict_style;
 use super::format::{count, data, escape, optional, ratio};
+use super::looks::verdict_style;
 use crate::results::{Better, Role, Row, ScenarioResult, Status};
 use crate::stats::{Interval, Verdict};
 
