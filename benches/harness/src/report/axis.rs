@@ -63,9 +63,11 @@ impl Axis {
     /// Puts the labels at the given positions instead, leaving out those that
     /// would run into the one before.
     pub(super) fn labelled(mut self, mut ticks: Vec<(f64, String)>) -> Self {
-        let gap = (self.high - self.low) / 14.0;
+        // A character takes about a fiftieth of the axis; one keeps labels apart.
+        let character = (self.high - self.low) / 50.0;
+        let half = |label: &str| (label.chars().count() as f64 / 2.0 + 0.5) * character;
         ticks.sort_by(|a, b| a.0.total_cmp(&b.0));
-        ticks.dedup_by(|next, kept| next.0 - kept.0 < gap);
+        ticks.dedup_by(|next, kept| next.0 - kept.0 < half(&next.1) + half(&kept.1));
         self.ticks = ticks;
         self
     }

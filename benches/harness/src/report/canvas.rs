@@ -4,14 +4,14 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use super::axis::{Axis, decades};
+use super::looks::{LineStyle, verdict_style};
 use crate::stats::{Interval, Verdict};
 
-/// Draws nothing but what can be read on a light and on a dark page: this
-/// colour becomes that of the surrounding text.
+/// Becomes the colour of the surrounding text, on a light and on a dark page.
 const INK: RGBColor = BLACK;
 
 /// How wide a character of a label is at most, on average, in pixels.
-const CHARACTER: f64 = 6.7;
+const CHARACTER: f64 = 7.1;
 
 /// A line with its name at its end.
 pub(super) struct Series {
@@ -23,17 +23,6 @@ pub(super) struct Series {
     pub(super) points: Vec<(f64, f64)>,
 }
 
-/// How a contender is drawn, wherever it occurs.
-#[derive(Clone, Copy)]
-pub(super) struct LineStyle {
-    /// Colour of line, markers and name.
-    pub(super) color: RGBColor,
-    /// Shape of the markers.
-    pub(super) marker: usize,
-    /// Drawn thicker than the others.
-    pub(super) strong: bool,
-}
-
 /// A row of a forest: ours against one other.
 pub(super) struct ForestRow {
     /// Whom it is about.
@@ -42,16 +31,6 @@ pub(super) struct ForestRow {
     pub(super) ratio: Interval,
     /// What may be said of it.
     pub(super) verdict: Verdict,
-}
-
-/// The word and the colour of a verdict.
-pub(super) fn verdict_style(verdict: Verdict) -> (&'static str, RGBColor) {
-    match verdict {
-        Verdict::Equal => ("equal", RGBColor(0x2B, 0x86, 0xD9)),
-        Verdict::Faster => ("faster", RGBColor(0x2D, 0xA0, 0x4E)),
-        Verdict::Inconclusive => ("inconclusive", RGBColor(0x8B, 0x94, 0x9E)),
-        Verdict::Slower => ("slower", RGBColor(0xE0, 0x3E, 0x3E)),
-    }
 }
 
 /// Draws every series as a line with markers, its name to the right of it.
@@ -70,8 +49,8 @@ pub(super) fn curves(x: &Axis, y: &Axis, series: &[Series]) -> Result<String, St
             .configure_mesh()
             .bold_line_style(INK.mix(0.15))
             .axis_style(INK.mix(0.6))
-            .label_style(font(14))
-            .axis_desc_style(font(15))
+            .label_style(font(15))
+            .axis_desc_style(font(16))
             .x_desc(&x.title)
             .y_desc(&y.title)
             .draw()
@@ -123,7 +102,7 @@ fn draw_names(
         let leader = vec![(end.0 + 5, end.1), (right + 4, row)];
         root.draw(&PathElement::new(leader, style.color.mix(0.5)))
             .map_err(text)?;
-        let mut label = font(14).color(&style.color);
+        let mut label = font(15).color(&style.color);
         if style.strong {
             label.font = label.font.style(FontStyle::Bold);
         }
@@ -173,8 +152,8 @@ pub(super) fn forest(rows: &[ForestRow], title: &str) -> Result<Option<String>, 
             .bold_line_style(INK.mix(0.15))
             .axis_style(INK.mix(0.6))
             .disable_y_axis()
-            .label_style(font(15))
-            .axis_desc_style(font(15))
+            .label_style(font(16))
+            .axis_desc_style(font(16))
             .x_desc(&x.title)
             .draw()
             .map_err(text)?;
@@ -204,9 +183,9 @@ pub(super) fn forest(rows: &[ForestRow], title: &str) -> Result<Option<String>, 
             root.draw(&Circle::new((middle, y), 4, color.filled()))
                 .map_err(text)?;
             let label = shortened(&row.label, 50);
-            root.draw(&Text::new(label, (8, y - 6), font(15)))
+            root.draw(&Text::new(label, (8, y - 6), font(16)))
                 .map_err(text)?;
-            root.draw(&Text::new(word, (right + 8, y - 6), font(15).color(&color)))
+            root.draw(&Text::new(word, (right + 8, y - 6), font(16).color(&color)))
                 .map_err(text)?;
         }
         Ok(())

@@ -8,11 +8,13 @@ use crate::results::{Better, Results, Row, ScenarioResult, Stamp};
 use crate::stats::ENOUGH_LAUNCHES;
 
 use self::format::{count, data, escape, figure, ratio};
-use self::plots::{Looks, Plot, threads};
+use self::looks::Looks;
+use self::plots::{Plot, threads};
 
 mod axis;
 mod canvas;
 pub mod format;
+mod looks;
 mod plots;
 mod style;
 mod tables;
@@ -100,7 +102,8 @@ fn header(results: &Results) -> String {
 const HOW_TO_READ: &str = "<details open><summary>How to read this</summary>\n\
     <p>A <b>ratio</b> is the cost of overdrive over the cost of the other, measured side by side: \
     below 1 overdrive costs less, whichever direction of the value itself is good. In brackets \
-    stands its 95 % interval, the wider of what rounds and process launches say.\n\
+    stands its interval, the wider of what the rounds within a launch and the launches between \
+    them say: some 95 % of such intervals hold the true ratio.\n\
     <p>The <b>verdict</b> is <b class=faster>faster</b> or <b class=slower>slower</b> if the whole \
     interval lies more than half a percent off 1, <b class=equal>equal</b> if it lies within one \
     percent of it, and else <b class=inconclusive>inconclusive</b>. It compares with the best \

@@ -1,10 +1,9 @@
 //! What the plots show.
 
-use plotters::style::RGBColor;
-
 use super::axis::{Axis, decades};
-use super::canvas::{ForestRow, LineStyle, Series, curves, forest};
-use super::tables::ordered;
+use super::canvas::{ForestRow, Series, curves, forest};
+use super::looks::Looks;
+use super::tables::{ordered, role_word};
 use crate::results::{Kind, Role, ScenarioResult};
 use crate::stats::Verdict;
 
@@ -14,79 +13,6 @@ pub(super) struct Plot {
     pub(super) caption: String,
     /// The SVG element.
     pub(super) drawing: Result<String, String>,
-}
-
-/// Gives each contender of a group one look in all of the group's plots.
-pub(super) struct Looks(Vec<(String, LineStyle)>);
-
-impl Looks {
-    /// The looks of all contenders of the scenarios.
-    pub(super) fn of<'a>(scenarios: impl IntoIterator<Item = &'a ScenarioResult>) -> Self {
-        let mut looks = Self(Vec::new());
-        for scenario in scenarios {
-            for row in &scenario.rows {
-                looks.add(&row.name, row.role);
-            }
-            for row in scenario.points.iter().flat_map(|point| &point.rows) {
-                looks.add(&row.name, Role::Peer);
-            }
-        }
-        looks
-    }
-
-    fn add(&mut self, name: &str, role: Role) {
-        const OURS: RGBColor = RGBColor(0xE8, 0x59, 0x0C);
-        const LIMIT: RGBColor = RGBColor(0x86, 0x8E, 0x96);
-        // Of middling lightness, to be seen on white and on black.
-        const OTHERS: [RGBColor; 9] = [
-            RGBColor(0x22, 0x8B, 0xE6),
-            RGBColor(0x37, 0xA2, 0x4C),
-            RGBColor(0xAE, 0x5F, 0xD6),
-            RGBColor(0x12, 0x9F, 0xAF),
-            RGBColor(0xE6, 0x49, 0x80),
-            RGBColor(0xB8, 0x8A, 0x0B),
-            RGBColor(0x5C, 0x7C, 0xFA),
-            RGBColor(0x7A, 0x9E, 0x1E),
-            RGBColor(0xA9, 0x6B, 0x4A),
-        ];
-        if self.0.iter().any(|(known, _)| known == name) {
-            return;
-        }
-        let i = self.0.len();
-        let color = match role {
-            Role::Ours => OURS,
-            Role::Limit => LIMIT,
-            _ => OTHERS[i % OTHERS.len()],
-        };
-        let style = LineStyle {
-            color,
-            marker: if role == Role::Ours { 0 } else { i },
-            strong: role == Role::Ours,
-        };
-        self.0.push((name.to_owned(), style));
-    }
-
-    /// One series a contender, in drawn space, without those that have no
-    /// point there.
-    fn series(&self, points_of: impl Fn(&str) -> Vec<(f64, f64)>) -> Vec<Series> {
-        let mut series: Vec<_> = self
-            .0
-            .iter()
-            .map(|(name, style)| {
-                let mut points = points_of(name);
-                points.sort_by(|a, b| a.0.total_cmp(&b.0));
-                Series {
-                    name: name.clone(),
-                    style: *style,
-                    points,
-                }
-            })
-            .filter(|series| !series.points.is_empty())
-            .collect();
-        // The last drawn is on top.
-        series.sort_by_key(|series| series.style.strong);
-        series
-    }
 }
 
 /// Ours against the best peer of each scenario.
@@ -121,7 +47,10 @@ pub(super) fn everyone(scenario: &ScenarioResult) -> Option<Plot> {
         .filter_map(|row| {
             let ratio = row.cost_ratio?;
             Some(ForestRow {
-                label: row.name.clone(),
+                label: match row.role {
+                    Role::Peer => row.name.clone(),
+                    role => format!("{} ({})", row.name, role_word(role)),
+                },
                 ratio,
                 verdict: Verdict::of(ratio),
             })
@@ -191,9 +120,10 @@ fn percentiles(scenario: &ScenarioResult, looks: &Looks) -> Option<Plot> {
     if known.len() < 2 {
         return None;
     }
-    // The largest value has no percentile: it stands half a nine further on.
+    // The largest value has no percentile: it stands three quarters of a nine
+    // further on.
     let last = known.iter().filter_map(|(at, _)| *at).fold(0.0, f64::max);
-    let place = |at: Option<f64>| at.unwrap_or(last + 0.5);
+    let place = |at: Option<f64>| at.unwrap_or(last + 0.75);
     let series = looks.series(|name| {
         known
             .iter()

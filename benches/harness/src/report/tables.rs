@@ -1,7 +1,7 @@
 //! The tables of the page.
 
-use super::canvas::verdict_style;
 use super::format::{count, data, escape, optional, ratio};
+use super::looks::verdict_style;
 use crate::results::{Better, Role, Row, ScenarioResult, Status};
 use crate::stats::{Interval, Verdict};
 
@@ -91,9 +91,9 @@ fn line(row: &Row, metrics: &[&String]) -> String {
     };
     format!(
         "<tr class={}><th scope=row>{}<td>{}<td>{}<td class=n>{}<td class=n>{}{figures}<td class=why>{status}{between}{}\n",
-        role(row.role),
+        role_word(row.role),
         escape(&row.name),
-        role(row.role),
+        role_word(row.role),
         escape(&row.version),
         optional(row.value),
         interval(row.cost_ratio),
@@ -149,7 +149,8 @@ pub(super) fn ordered(scenario: &ScenarioResult) -> Vec<&Row> {
     rows
 }
 
-fn role(role: Role) -> &'static str {
+/// A role in words.
+pub(super) fn role_word(role: Role) -> &'static str {
     match role {
         Role::Ours => "ours",
         Role::Limit => "limit",
