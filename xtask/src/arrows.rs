@@ -43,9 +43,12 @@ const CORE_LINES: usize = 1_500;
 
 /// Checks every edge between our crates; the faults, one sentence each.
 pub(crate) fn check() -> Result<(), String> {
-    let output = step::with(step::cargo(), &["metadata", "--no-deps", "--format-version", "1"])
-        .output()
-        .map_err(|e| format!("cargo metadata did not start: {e}"))?;
+    let output = step::with(
+        step::cargo(),
+        &["metadata", "--no-deps", "--format-version", "1"],
+    )
+    .output()
+    .map_err(|e| format!("cargo metadata did not start: {e}"))?;
     let metadata: Value = serde_json::from_slice(&output.stdout)
         .map_err(|e| format!("cargo metadata gave no answer: {e}"))?;
     let mut faults = faults(&metadata);
@@ -127,9 +130,18 @@ mod tests {
         assert_eq!(faults("overdrive-pool", "overdrive-batch", None, false), 1);
         assert_eq!(faults("overdrive-batch", "overdrive-pool", None, true), 0);
         assert_eq!(faults("overdrive-batch", "overdrive-pool", None, false), 1);
-        assert_eq!(faults("overdrive-batch", "overdrive-testkit", Some("dev"), false), 0);
-        assert_eq!(faults("overdrive-batch", "overdrive-testkit", None, false), 1);
-        assert_eq!(faults("overdrive-benches", "overdrive-testkit", None, false), 0);
+        assert_eq!(
+            faults("overdrive-batch", "overdrive-testkit", Some("dev"), false),
+            0
+        );
+        assert_eq!(
+            faults("overdrive-batch", "overdrive-testkit", None, false),
+            1
+        );
+        assert_eq!(
+            faults("overdrive-benches", "overdrive-testkit", None, false),
+            0
+        );
         assert_eq!(faults("xtask", "overdrive-core", None, false), 1);
         assert_eq!(faults("overdrive-core", "overdrive", None, true), 1);
     }

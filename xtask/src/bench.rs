@@ -9,7 +9,13 @@ use crate::step;
 pub(crate) fn run(args: &[OsString]) -> ExitCode {
     let mut command = step::cargo();
     command
-        .args(["run", "--quiet", "--release", "--package", "overdrive-bench"])
+        .args([
+            "run",
+            "--quiet",
+            "--release",
+            "--package",
+            "overdrive-bench",
+        ])
         .args(["--bin", "overdrive-bench", "--"])
         .args(args);
     match command.status() {

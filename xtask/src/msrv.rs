@@ -28,7 +28,12 @@ pub(crate) fn check(libraries: &[&str]) -> Result<(), String> {
 fn faults(metadata: &Value, library: &str) -> Vec<String> {
     let list = |key: &str| metadata[key].as_array().into_iter().flatten();
     let package = |id: &str| list("packages").find(|p| p["id"] == id);
-    let nodes = || metadata["resolve"]["nodes"].as_array().into_iter().flatten();
+    let nodes = || {
+        metadata["resolve"]["nodes"]
+            .as_array()
+            .into_iter()
+            .flatten()
+    };
     let Some(root) = list("packages").find(|p| p["name"] == library) else {
         return vec![format!("there is no package {library}")];
     };

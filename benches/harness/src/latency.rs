@@ -90,12 +90,7 @@ fn schedule(per_second: f64, length: Duration, seed: u64) -> Vec<Duration> {
 }
 
 /// Serves the arrivals with that many threads; each takes the next one due.
-fn open_loop(
-    serve: &Serve,
-    arrivals: &[Duration],
-    threads: usize,
-    histogram: &mut Histogram<u64>,
-) {
+fn open_loop(serve: &Serve, arrivals: &[Duration], threads: usize, histogram: &mut Histogram<u64>) {
     let next = AtomicU64::new(0);
     let start = Instant::now() + Duration::from_micros(200);
     let work = || {
@@ -140,39 +135,39 @@ fn wait_until(at: Instant) {
     }
 }
 
-fn summarise(
-    scenario: &Scenario,
-    chosen: &[&Contender],
-    histograms: &[Histogram<u64>],
-) -> Answer {
+fn summarise(scenario: &Scenario, chosen: &[&Contender], histograms: &[Histogram<u64>]) -> Answer {
     let us = |h: &Histogram<u64>, p: f64| h.value_at_percentile(p) as f64 / 1_000.0;
     let value = |h: &Histogram<u64>| us(h, scenario.arrivals.value_percentile);
     let ours = chosen.iter().position(|c| c.role == Role::Ours);
-    let rows = chosen.iter().zip(histograms).enumerate().map(|(i, (c, h))| {
-        let against = ours.filter(|&o| o != i).map(|o| {
-            let log = (value(&histograms[o]).max(1e-3) / value(h).max(1e-3)).ln();
-            LaunchRatio {
-                median: log,
-                low: log,
-                high: log,
+    let rows = chosen
+        .iter()
+        .zip(histograms)
+        .enumerate()
+        .map(|(i, (c, h))| {
+            let against = ours.filter(|&o| o != i).map(|o| {
+                let log = (value(&histograms[o]).max(1e-3) / value(h).max(1e-3)).ln();
+                LaunchRatio {
+                    median: log,
+                    low: log,
+                    high: log,
+                }
+            });
+            let points: Vec<_> = PERCENTILES
+                .iter()
+                .map(|(name, p)| ((*name).to_owned(), us(h, *p)))
+                .collect();
+            RowAnswer {
+                name: c.name.clone(),
+                value: value(h),
+                against,
+                metrics: points
+                    .iter()
+                    .map(|(name, v)| (format!("{name}_us"), *v))
+                    .chain([("requests".to_owned(), h.len() as f64)])
+                    .collect(),
+                points,
             }
         });
-        let points: Vec<_> = PERCENTILES
-            .iter()
-            .map(|(name, p)| ((*name).to_owned(), us(h, *p)))
-            .collect();
-        RowAnswer {
-            name: c.name.clone(),
-            value: value(h),
-            against,
-            metrics: points
-                .iter()
-                .map(|(name, v)| (format!("{name}_us"), *v))
-                .chain([("requests".to_owned(), h.len() as f64)])
-                .collect(),
-            points,
-        }
-    });
     Answer {
         rows: rows.collect(),
         ..Answer::default()

@@ -154,8 +154,8 @@ fn time(
     let rounds = rounds(&mut team, &ops, instances, order).map_err(panicked(chosen))?;
     let mut answer = summarise(scenario, chosen, &ops, &rounds);
     for (i, row) in answer.rows.iter_mut().enumerate() {
-        let (allocs, bytes) = allocations(&mut team, i, scenario, setup.threads, ops[i])
-            .map_err(panicked(chosen))?;
+        let (allocs, bytes) =
+            allocations(&mut team, i, scenario, setup.threads, ops[i]).map_err(panicked(chosen))?;
         row.metrics.push(("allocs".into(), allocs));
         row.metrics.push(("bytes".into(), bytes));
     }

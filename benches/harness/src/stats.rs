@@ -92,7 +92,7 @@ pub fn median(xs: &mut [f64]) -> Option<f64> {
     if xs.is_empty() || !all_finite(xs) {
         return None;
     }
-    let even = xs.len() % 2 == 0;
+    let even = xs.len().is_multiple_of(2);
     let (left, middle, _) = xs.select_nth_unstable_by(xs.len() / 2, f64::total_cmp);
     if !even {
         return Some(*middle);

@@ -3,9 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use crate::child::{
-    Answer, Catalogue, MARK, Mode, Order, PROTOCOL, RowEntry, ScenarioEntry,
-};
+use crate::child::{Answer, Catalogue, MARK, Mode, Order, PROTOCOL, RowEntry, ScenarioEntry};
 use crate::measure;
 use crate::results::Kind;
 use crate::scenario::{Contender, Scenario, Setup, Work};

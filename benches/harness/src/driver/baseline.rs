@@ -45,7 +45,13 @@ impl Revision {
     pub(super) fn check_out(workspace: &Workspace, revision: &str) -> Result<Self, Failure> {
         let commit = git(
             &workspace.root,
-            &["rev-parse", "--verify", "--quiet", "--end-of-options", &format!("{revision}^{{commit}}")],
+            &[
+                "rev-parse",
+                "--verify",
+                "--quiet",
+                "--end-of-options",
+                &format!("{revision}^{{commit}}"),
+            ],
         )
         .map_err(|_| Failure::Usage(format!("there is no revision {revision:?}")))?;
         let home = workspace.target.join("overdrive-bench");
@@ -54,13 +60,18 @@ impl Revision {
             let path = tree.to_string_lossy().into_owned();
             // A tree that was deleted by hand is still registered.
             let added = git(&workspace.root, &["worktree", "prune"]).and_then(|_| {
-                git(&workspace.root, &["worktree", "add", "--detach", &path, &commit])
+                git(
+                    &workspace.root,
+                    &["worktree", "add", "--detach", &path, &commit],
+                )
             });
             added.map_err(|e| Failure::Error(format!("cannot check out {revision}: {e}")))?;
         }
         let mut old = Workspace::find(&tree)?;
         if old.root != tree {
-            return Err(Failure::Error(format!("{revision} is not a workspace of its own")));
+            return Err(Failure::Error(format!(
+                "{revision} is not a workspace of its own"
+            )));
         }
         // One target folder for all old revisions, so that peers compile once.
         old.target = home.join("baseline-target");
@@ -98,7 +109,10 @@ impl Revision {
         options: &Options,
     ) -> Result<Vec<String>, Failure> {
         let known = old.catalogue().map_err(|e| {
-            Failure::Error(format!("the baseline {} cannot be measured: {e}", self.name))
+            Failure::Error(format!(
+                "the baseline {} cannot be measured: {e}",
+                self.name
+            ))
         })?;
         let pairs = options.launches.max(PAIRS);
         let bar = progress(items.len() * pairs as usize);
@@ -155,7 +169,9 @@ impl Revision {
             {
                 regressions.push(item.label());
             }
-            result.rows.push(self.row(stats::median(&mut values), ratio));
+            result
+                .rows
+                .push(self.row(stats::median(&mut values), ratio));
         }
         bar.finish_and_clear();
         Ok(regressions)

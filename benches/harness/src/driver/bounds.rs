@@ -41,7 +41,11 @@ fn parse(line: &str) -> Option<Bound> {
         id: fields.next()?.to_owned(),
         threads: fields.next()?.parse().ok()?,
         against: fields.next()?.to_owned(),
-        max: fields.next()?.parse().ok().filter(|max: &f64| max.is_finite())?,
+        max: fields
+            .next()?
+            .parse()
+            .ok()
+            .filter(|max: &f64| max.is_finite())?,
     })
 }
 
@@ -72,7 +76,10 @@ fn judge(bound: &Bound, results: &Results) -> Result<(), String> {
     let (figure, other) = match bound.against.strip_prefix("abs:") {
         Some(key) => (ours(scenario, key), String::new()),
         None if bound.against == "best" => {
-            let best = scenario.best_peer.as_deref().ok_or("no peer was measured")?;
+            let best = scenario
+                .best_peer
+                .as_deref()
+                .ok_or("no peer was measured")?;
             (ratio(scenario, best)?, format!(" ({best})"))
         }
         None => (ratio(scenario, &bound.against)?, String::new()),

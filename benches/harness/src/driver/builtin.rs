@@ -98,16 +98,21 @@ pub(super) fn suite() -> Vec<Scenario> {
     .with(Contender::latency(Role::Ours, "steady", VERSION, |_| {
         black_box::<u64>
     }))
-    .with(Contender::latency(Role::Context, "stalling", VERSION, |_| {
-        |n| {
-            if n % 2_000 == 1_999 {
-                let until = Instant::now() + Duration::from_millis(2);
-                while Instant::now() < until {
-                    std::hint::spin_loop();
+    .with(Contender::latency(
+        Role::Context,
+        "stalling",
+        VERSION,
+        |_| {
+            |n| {
+                if n % 2_000 == 1_999 {
+                    let until = Instant::now() + Duration::from_millis(2);
+                    while Instant::now() < until {
+                        std::hint::spin_loop();
+                    }
                 }
+                black_box(n)
             }
-            black_box(n)
-        }
-    }));
+        },
+    ));
     vec![control, planted, stall]
 }

@@ -40,7 +40,9 @@ fn cpu() -> String {
         Some(line.split(':').nth(1)?.trim().to_owned())
     };
     match (field("model name"), field("cpu family"), field("model\t")) {
-        (Some(name), Some(family), Some(model)) => format!("{name} (family {family} model {model})"),
+        (Some(name), Some(family), Some(model)) => {
+            format!("{name} (family {family} model {model})")
+        }
         (Some(name), ..) => name,
         _ => std::env::consts::ARCH.to_owned(),
     }
@@ -64,6 +66,13 @@ fn first_line(program: &str, args: &[&str], dir: &Path) -> String {
         .output()
         .ok()
         .filter(|out| out.status.success())
-        .and_then(|out| Some(String::from_utf8_lossy(&out.stdout).lines().next()?.to_owned()))
+        .and_then(|out| {
+            Some(
+                String::from_utf8_lossy(&out.stdout)
+                    .lines()
+                    .next()?
+                    .to_owned(),
+            )
+        })
         .unwrap_or_default()
 }

@@ -73,7 +73,10 @@ const SPIN: &str = "spin";
 pub fn main() -> ExitCode {
     let mut args = std::env::args_os().skip(1).peekable();
     if args.peek().is_some_and(|a| a == AS_SUITE) {
-        return suite::run(&builtin::suite(), &std::env::args().skip(2).collect::<Vec<_>>());
+        return suite::run(
+            &builtin::suite(),
+            &std::env::args().skip(2).collect::<Vec<_>>(),
+        );
     }
     if args.peek().is_some_and(|a| a == SPIN) {
         selftest::spin();
@@ -122,11 +125,7 @@ const BUILTIN: &str = "harness";
 
 /// The suites that the filters mean. Plain group names need no look into the
 /// catalogues; anything else does, which is built without the peers.
-fn suites(
-    workspace: &Workspace,
-    options: &Options,
-    own: &Program,
-) -> Result<Vec<String>, Failure> {
+fn suites(workspace: &Workspace, options: &Options, own: &Program) -> Result<Vec<String>, Failure> {
     let known = |f: &String| f == BUILTIN || workspace.suites.iter().any(|s| select::group(s) == f);
     if options.action != Action::List && options.filters.iter().all(known) {
         let named = |s: &&String| {
@@ -326,7 +325,12 @@ fn summary(results: &Results, options: &Options, skipped: &[String], dir: &Path)
     let machine = &results.machine;
     println!(
         "{}, {} cores, {}, {}, load {} -> {}",
-        machine.cpu, machine.cores, machine.rustc, machine.git, machine.load_before, machine.load_after
+        machine.cpu,
+        machine.cores,
+        machine.rustc,
+        machine.git,
+        machine.load_before,
+        machine.load_after
     );
     println!(
         "launches {}, A/A control {:.4}: {}",
@@ -338,7 +342,9 @@ fn summary(results: &Results, options: &Options, skipped: &[String], dir: &Path)
         }
     );
     if options.launches < 5 {
-        println!("fewer than 5 launches: intervals are widened by a stored layout deviation of 0.4 points");
+        println!(
+            "fewer than 5 launches: intervals are widened by a stored layout deviation of 0.4 points"
+        );
     }
     if !skipped.is_empty() {
         println!("left out by --quick: {}", skipped.join(", "));
@@ -358,7 +364,8 @@ fn verdict(
     if let Some(bounds) = bounds {
         let measured = |id: &str| {
             let groups = results.scenarios.iter().map(|s| select::group(&s.id));
-            select::wanted(&options.filters, id) && groups.into_iter().any(|g| g == select::group(id))
+            select::wanted(&options.filters, id)
+                && groups.into_iter().any(|g| g == select::group(id))
         };
         let (short, held) = bounds::hold(bounds, results, measured);
         for line in &short {

@@ -220,7 +220,10 @@ mod tests {
     #[test]
     fn presets_set_launches_and_time() {
         let quick = parsed("pool --quick").unwrap();
-        assert_eq!((quick.launches, quick.filters), (2, vec!["pool".to_owned()]));
+        assert_eq!(
+            (quick.launches, quick.filters),
+            (2, vec!["pool".to_owned()])
+        );
         assert_eq!(parsed("").unwrap().launches, 5);
         assert_eq!(parsed("--thorough").unwrap().launches, 15);
         assert_eq!(parsed("--quick --launches 7").unwrap().launches, 7);

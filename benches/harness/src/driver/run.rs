@@ -46,7 +46,11 @@ impl Item {
 }
 
 fn left_out(row: &RowEntry, options: &Options) -> bool {
-    row.role == Role::Peer && options.peer.as_ref().is_some_and(|p| !p.is_match(&row.name))
+    row.role == Role::Peer
+        && options
+            .peer
+            .as_ref()
+            .is_some_and(|p| !p.is_match(&row.name))
 }
 
 /// The A/A control, heard after every scenario of every launch.

@@ -100,7 +100,10 @@ pub(super) fn resolve(filters: &[String], catalogues: &[Catalogue]) -> Result<()
         .map(|s| s.id.as_str())
         .collect();
     for filter in filters {
-        if !ids.iter().any(|id| wanted(std::slice::from_ref(filter), id)) {
+        if !ids
+            .iter()
+            .any(|id| wanted(std::slice::from_ref(filter), id))
+        {
             return Err(Failure::Usage(format!(
                 "no scenario matches {filter:?}; closest: {}",
                 closest(filter, &ids).join(", ")

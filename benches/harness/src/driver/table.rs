@@ -1,8 +1,8 @@
 //! The tables on the terminal.
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 
-use crate::report::format::figure;
+use crate::report::format::{figure, ratio};
 use crate::results::{Kind, Role, Row, ScenarioResult, Status};
 use crate::stats::{Interval, Verdict};
 
@@ -49,7 +49,7 @@ fn scenario(result: &ScenarioResult) -> String {
         .filter(|(metric, _)| result.rows.iter().any(|r| metric_of(r, metric).is_some()))
         .collect();
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(TableStyle::new().header_separator(LineStyle::none().fill('─')));
     let mut header = vec![
         "contender".to_owned(),
         "version".into(),
@@ -109,13 +109,18 @@ fn cells(result: &ScenarioResult, row: &Row) -> Vec<String> {
     };
     let mut cells = vec![format!("{}{role}{best}", row.name), row.version.clone()];
     match (row.status, row.cost_ratio) {
-        (Status::Ok, Some(ratio)) => cells.extend([
+        (Status::Ok, Some(cost)) => cells.extend([
             number(row.value),
-            figure(ratio.estimate),
-            interval(ratio),
-            word(Verdict::of(ratio)).to_owned(),
+            ratio(cost.estimate),
+            interval(cost),
+            word(Verdict::of(cost)).to_owned(),
         ]),
-        (Status::Ok, None) => cells.extend([number(row.value), String::new(), String::new(), String::new()]),
+        (Status::Ok, None) => cells.extend([
+            number(row.value),
+            String::new(),
+            String::new(),
+            String::new(),
+        ]),
         (Status::KnownWrong | Status::Skipped, _) => {
             let status = if row.status == Status::KnownWrong {
                 "known wrong"
@@ -123,7 +128,12 @@ fn cells(result: &ScenarioResult, row: &Row) -> Vec<String> {
                 "skipped"
             };
             let reason = row.reason.as_deref().unwrap_or_default();
-            cells.extend([String::new(), String::new(), String::new(), format!("{status}: {reason}")]);
+            cells.extend([
+                String::new(),
+                String::new(),
+                String::new(),
+                format!("{status}: {reason}"),
+            ]);
         }
     }
     cells
@@ -138,7 +148,7 @@ fn number(value: Option<f64>) -> String {
 }
 
 fn interval(i: Interval) -> String {
-    format!("{}..{}", figure(i.low), figure(i.high))
+    format!("{}..{}", ratio(i.low), ratio(i.high))
 }
 
 fn word(verdict: Verdict) -> &'static str {

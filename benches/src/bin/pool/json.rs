@@ -12,7 +12,10 @@ pub(crate) fn packages() -> Vec<Value> {
     let mut command = Command::new(cargo);
     command
         .args(["metadata", "--format-version", "1", "--quiet", "--locked"])
-        .args(["--manifest-path", concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")]);
+        .args([
+            "--manifest-path",
+            concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),
+        ]);
     if cfg!(target_os = "linux") {
         command.args(["--filter-platform", &host]);
     }

@@ -251,7 +251,7 @@ macro_rules! queued {
     ($queue:ident) => {
         impl<T: Object> Source for Queued<$queue<T>> {
             type Held = T;
-    type Payload = T;
+            type Payload = T;
 
             #[inline]
             fn take(&'static self) -> T {
@@ -265,9 +265,9 @@ macro_rules! queued {
             }
 
             #[inline]
-    fn payload(held: &mut Self::Held) -> &mut T {
-        held
-    }
+            fn payload(held: &mut Self::Held) -> &mut T {
+                held
+            }
         }
     };
 }

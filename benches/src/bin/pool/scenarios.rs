@@ -130,10 +130,7 @@ impl Job for CrossThread {
         Contender::time(role, name, version, move |_| {
             let pool: &'static S = Box::leak(Box::new(make()));
             let (producer, consumer) = RingBuffer::<S::Held>::new(RING);
-            let ends = Mutex::new([
-                Some(End::Producer(producer)),
-                Some(End::Consumer(consumer)),
-            ]);
+            let ends = Mutex::new([Some(End::Producer(producer)), Some(End::Consumer(consumer))]);
             move |thread| {
                 let mut ends = ends.lock().unwrap_or_else(PoisonError::into_inner);
                 let mut end = ends[thread].take();
@@ -219,8 +216,18 @@ where
     T: Sync,
 {
     let scenario = scenario
-        .with(J::contender(Role::Ours, "overdrive-pool", ours::VERSION, T::pool))
-        .with(J::contender(Role::Peer, "mutex-vec", "std", MutexVec::<M>::new));
+        .with(J::contender(
+            Role::Ours,
+            "overdrive-pool",
+            ours::VERSION,
+            T::pool,
+        ))
+        .with(J::contender(
+            Role::Peer,
+            "mutex-vec",
+            "std",
+            MutexVec::<M>::new,
+        ));
     #[cfg(feature = "pool-peers")]
     let scenario = {
         use crossbeam_queue::{ArrayQueue, SegQueue};
@@ -229,12 +236,32 @@ where
         let (object, lockfree) = (named("object-pool"), named("lockfree-object-pool"));
         let (opool, slab) = (named("opool"), named("sharded-slab"));
         scenario
-            .with(J::contender(Role::Peer, object.0, &object.1, ObjectPool::<M>::new))
-            .with(J::contender(Role::Peer, lockfree.0, &lockfree.1, Lockfree::<T>::new))
+            .with(J::contender(
+                Role::Peer,
+                object.0,
+                &object.1,
+                ObjectPool::<M>::new,
+            ))
+            .with(J::contender(
+                Role::Peer,
+                lockfree.0,
+                &lockfree.1,
+                Lockfree::<T>::new,
+            ))
             .with(J::contender(Role::Peer, opool.0, &opool.1, Opool::<M>::new))
             .with(J::slab::<T>(slab.0, &slab.1))
-            .with(J::contender(Role::Peer, "ArrayQueue", &queue, Queued::<ArrayQueue<M>>::new))
-            .with(J::contender(Role::Peer, "SegQueue", &queue, Queued::<SegQueue<M>>::new))
+            .with(J::contender(
+                Role::Peer,
+                "ArrayQueue",
+                &queue,
+                Queued::<ArrayQueue<M>>::new,
+            ))
+            .with(J::contender(
+                Role::Peer,
+                "SegQueue",
+                &queue,
+                Queued::<SegQueue<M>>::new,
+            ))
     };
     scenario
 }
@@ -242,14 +269,18 @@ where
 /// The records of [`json::packages`], read when a contender is first built.
 type Records = Arc<LazyLock<Vec<Value>>>;
 
-/// The limit, and the allocators for blocks of the object's size.
-fn floor<J: Job, T: Object, const SIZE: usize>(scenario: Scenario) -> Scenario {
-    let scenario = scenario.with(J::contender(
+/// The floor of what stays on one thread.
+fn limit<J: Job, T: Object>() -> Contender {
+    J::contender(
         Role::Limit,
         "thread-local list",
         "std",
         ThreadLocal::<T>::new,
-    ));
+    )
+}
+
+/// The allocators, for blocks of the object's size.
+fn allocators<J: Job, const SIZE: usize>(scenario: Scenario) -> Scenario {
     #[cfg(feature = "pool-peers")]
     let scenario = scenario.with(J::contender(
         Role::Peer,
@@ -267,13 +298,13 @@ fn floor<J: Job, T: Object, const SIZE: usize>(scenario: Scenario) -> Scenario {
 
 fn buffers<J: Job>(scenario: Scenario) -> Scenario {
     let scenario = scenario.input("4 KiB buffers; allocators: uninitialised blocks of 4 KiB");
-    floor::<J, Buffer, BUFFER>(against::<J, Buffer, Buffer>(scenario))
+    allocators::<J, BUFFER>(against::<J, Buffer, Buffer>(scenario))
 }
 
 fn small<J: Job>(scenario: Scenario) -> Scenario {
     let scenario = scenario
         .input("64-byte objects, boxed in pools that move; allocators: uninitialised 64 bytes");
-    floor::<J, Small, 64>(against::<J, Small, Box<Small>>(scenario))
+    allocators::<J, 64>(against::<J, Small, Box<Small>>(scenario))
 }
 
 fn two_pools() -> Scenario {
@@ -296,10 +327,13 @@ fn two_pools() -> Scenario {
             }
         })
     };
-    Scenario::time("pool/two_pools", "take and return, alternating between two pools")
-        .input("4 KiB buffers")
-        .with(contender(Role::Ours, "overdrive-pool", 2))
-        .with(contender(Role::Context, "one-pool", 1))
+    Scenario::time(
+        "pool/two_pools",
+        "take and return, alternating between two pools",
+    )
+    .input("4 KiB buffers")
+    .with(contender(Role::Ours, "overdrive-pool", 2))
+    .with(contender(Role::Context, "one-pool", 1))
 }
 
 fn json_encode() -> Scenario {
@@ -310,10 +344,34 @@ fn json_encode() -> Scenario {
     )
     .input("this workspace's dependency graph; one operation is all records")
     .check_ops(1)
-    .with(encode(Role::Ours, "overdrive-pool", ours::VERSION, &records, Buffer::pool))
-    .with(encode(Role::Limit, "thread-local list", "std", &records, ThreadLocal::<Buffer>::new))
-    .with(encode(Role::Reference, "fresh-vec", "std", &records, Fresh::<Buffer>::new))
-    .with(encode(Role::Peer, "mutex-vec", "std", &records, MutexVec::<Buffer>::new));
+    .with(encode(
+        Role::Ours,
+        "overdrive-pool",
+        ours::VERSION,
+        &records,
+        Buffer::pool,
+    ))
+    .with(encode(
+        Role::Limit,
+        "thread-local list",
+        "std",
+        &records,
+        ThreadLocal::<Buffer>::new,
+    ))
+    .with(encode(
+        Role::Reference,
+        "fresh-vec",
+        "std",
+        &records,
+        Fresh::<Buffer>::new,
+    ))
+    .with(encode(
+        Role::Peer,
+        "mutex-vec",
+        "std",
+        &records,
+        MutexVec::<Buffer>::new,
+    ));
     #[cfg(feature = "pool-peers")]
     let scenario = {
         use crossbeam_queue::{ArrayQueue, SegQueue};
@@ -322,19 +380,56 @@ fn json_encode() -> Scenario {
         let (object, lockfree) = (named("object-pool"), named("lockfree-object-pool"));
         let (opool, slab) = (named("opool"), named("sharded-slab"));
         scenario
-            .with(encode(Role::Peer, object.0, &object.1, &records, ObjectPool::<Buffer>::new))
-            .with(encode(Role::Peer, lockfree.0, &lockfree.1, &records, Lockfree::<Buffer>::new))
-            .with(encode(Role::Peer, opool.0, &opool.1, &records, Opool::<Buffer>::new))
-            .with(encode(Role::Peer, slab.0, &slab.1, &records, ShardedSlab::<Buffer>::new))
-            .with(encode(Role::Peer, "ArrayQueue", &queue, &records, Queued::<ArrayQueue<Buffer>>::new))
-            .with(encode(Role::Peer, "SegQueue", &queue, &records, Queued::<SegQueue<Buffer>>::new))
+            .with(encode(
+                Role::Peer,
+                object.0,
+                &object.1,
+                &records,
+                ObjectPool::<Buffer>::new,
+            ))
+            .with(encode(
+                Role::Peer,
+                lockfree.0,
+                &lockfree.1,
+                &records,
+                Lockfree::<Buffer>::new,
+            ))
+            .with(encode(
+                Role::Peer,
+                opool.0,
+                &opool.1,
+                &records,
+                Opool::<Buffer>::new,
+            ))
+            .with(encode(
+                Role::Peer,
+                slab.0,
+                &slab.1,
+                &records,
+                ShardedSlab::<Buffer>::new,
+            ))
+            .with(encode(
+                Role::Peer,
+                "ArrayQueue",
+                &queue,
+                &records,
+                Queued::<ArrayQueue<Buffer>>::new,
+            ))
+            .with(encode(
+                Role::Peer,
+                "SegQueue",
+                &queue,
+                &records,
+                Queued::<SegQueue<Buffer>>::new,
+            ))
     };
     scenario
 }
 
 /// All scenarios of object pools.
 pub(crate) fn suite() -> Vec<Scenario> {
-    let get_put = |id| Scenario::time(id, "take an object, write 8 bytes, return it").threads(&[1, 2, 4]);
+    let get_put =
+        |id| Scenario::time(id, "take an object, write 8 bytes, return it").threads(&[1, 2, 4]);
     let burst = |id| {
         Scenario::time(id, "take 64 objects, write to each, return them all")
             .per_op(BURST as u64)
@@ -346,10 +441,10 @@ pub(crate) fn suite() -> Vec<Scenario> {
     )
     .threads(&[2]);
     vec![
-        buffers::<GetPut>(get_put("pool/get_put_4k")),
-        small::<GetPut>(get_put("pool/get_put_64b")),
-        buffers::<Burst>(burst("pool/burst_64_4k")),
-        small::<Burst>(burst("pool/burst_64_64b")),
+        buffers::<GetPut>(get_put("pool/get_put_4k")).with(limit::<GetPut, Buffer>()),
+        small::<GetPut>(get_put("pool/get_put_64b")).with(limit::<GetPut, Small>()),
+        buffers::<Burst>(burst("pool/burst_64_4k")).with(limit::<Burst, Buffer>()),
+        small::<Burst>(burst("pool/burst_64_64b")).with(limit::<Burst, Small>()),
         buffers::<CrossThread>(cross),
         two_pools(),
         json_encode(),
