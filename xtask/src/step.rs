@@ -75,7 +75,7 @@ fn text(command: &Command) -> String {
         Some(format!("{name}={value:?}"))
     });
     let program = std::path::Path::new(command.get_program());
-    let program = program.file_name().unwrap_or(command.get_program());
+    let program = program.file_name().unwrap_or_else(|| command.get_program());
     let words = std::iter::once(program).chain(command.get_args());
     variables
         .chain(words.map(|word| word.to_string_lossy().into_owned()))
