@@ -1,0 +1,139 @@
+//! A pool for a `static`.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::ops::Deref;
+use std::sync::OnceLock;
+
+use crate::builder::{DEFAULT_MAX_IDLE, MAX_LOCAL_CACHE, MAX_MAX_IDLE};
+use crate::pool::{Keep, Pool};
+
+/// A [`Pool`] that can be a `static`: set up in a constant, built at first use.
+///
+/// ```
+/// use overdrive_pool::{Keep, StaticPool};
+///
+/// static BUFFERS: StaticPool<Vec<u8>> =
+///     StaticPool::new("buffers", || Vec::with_capacity(4096), |buffer| {
+///         buffer.clear();
+///         Keep::Yes
+///     });
+///
+/// let mut buffer = BUFFERS.get();
+/// buffer.push(1);
+/// # drop(buffer);
+/// # assert_eq!(BUFFERS.stats().idle(), 1);
+/// ```
+///
+/// No set-up that compiles is refused: the settings cannot be zero, and one that is too large or
+/// contradicts another does not compile.
+///
+/// ```compile_fail,E0080
+/// use std::num::NonZeroUsize;
+/// use overdrive_pool::{Keep, StaticPool};
+///
+/// static TOO_MUCH: StaticPool<u8> = StaticPool::new("n", || 0, |_| Keep::Yes)
+///     .max_idle(NonZeroUsize::MIN)
+///     .local_cache(NonZeroUsize::new(2).unwrap());
+/// ```
+///
+/// A static is never dropped, so its idle objects are not either. It has no idle timeout; call
+/// [`trim_idle`](Pool::trim_idle) from a timer of your own if you need it.
+pub struct StaticPool<T: Send + 'static> {
+    name: &'static str,
+    factory: fn() -> T,
+    reset: fn(&mut T) -> Keep,
+    max_idle: usize,
+    local_cache: Option<usize>,
+    pool: OnceLock<Pool<T>>,
+}
+
+impl<T: Send + 'static> StaticPool<T> {
+    /// A pool with default bounds.
+    #[must_use]
+    pub const fn new(name: &'static str, factory: fn() -> T, reset: fn(&mut T) -> Keep) -> Self {
+        Self {
+            name,
+            factory,
+            reset,
+            max_idle: DEFAULT_MAX_IDLE,
+            local_cache: None,
+            pool: OnceLock::new(),
+        }
+    }
+
+    /// See [`PoolBuilder::max_idle`](crate::PoolBuilder::max_idle).
+    ///
+    /// # Panics
+    ///
+    /// In a constant this is a compile error: above [`MAX_MAX_IDLE`], or below `local_cache`.
+    #[must_use]
+    pub const fn max_idle(mut self, n: NonZeroUsize) -> Self {
+        self.max_idle = n.get();
+        self.checked()
+    }
+
+    /// See [`PoolBuilder::local_cache`](crate::PoolBuilder::local_cache).
+    ///
+    /// # Panics
+    ///
+    /// In a constant this is a compile error: above [`MAX_LOCAL_CACHE`], or above `max_idle`.
+    #[must_use]
+    pub const fn local_cache(mut self, n: NonZeroUsize) -> Self {
+        self.local_cache = Some(n.get());
+        self.checked()
+    }
+
+    /// Shared mode, as `local_cache(0)` of the [builder](crate::PoolBuilder::local_cache).
+    #[must_use]
+    pub const fn shared(mut self) -> Self {
+        self.local_cache = Some(0);
+        self
+    }
+
+    const fn checked(self) -> Self {
+        assert!(self.max_idle <= MAX_MAX_IDLE, "`max_idle` is too large");
+        if let Some(local) = self.local_cache {
+            assert!(local <= MAX_LOCAL_CACHE, "`local_cache` is too large");
+            assert!(
+                local <= self.max_idle,
+                "`local_cache` must not exceed `max_idle`"
+            );
+        }
+        self
+    }
+
+    #[cold]
+    fn build(&self) -> Pool<T> {
+        let builder = Pool::builder()
+            .name(self.name)
+            .factory(self.factory)
+            .reset(self.reset)
+            .max_idle(self.max_idle);
+        match self.local_cache {
+            Some(n) => builder.local_cache(n),
+            None => builder,
+        }
+        .build()
+        .expect("the const setters admit nothing that `build` refuses")
+    }
+}
+
+impl<T: Send + 'static> Deref for StaticPool<T> {
+    type Target = Pool<T>;
+
+    #[inline]
+    fn deref(&self) -> &Pool<T> {
+        self.pool.get_or_init(|| self.build())
+    }
+}
+
+impl<T: Send + 'static> fmt::Debug for StaticPool<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StaticPool")
+            .field("name", &self.name)
+            .field("max_idle", &self.max_idle)
+            .field("local_cache", &self.local_cache)
+            .finish_non_exhaustive()
+    }
+}
