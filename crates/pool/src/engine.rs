@@ -177,8 +177,14 @@ impl<T: Send + 'static> Inner<T> {
             return (object, owed);
         };
         answer(depot, mine, &mut owed);
+        // What was handed in to be weighed must not come back here before it is.
+        let batch = if owed.target.is_some() {
+            1
+        } else {
+            self.batch()
+        };
         let object = mine.pop().or_else(|| {
-            depot.take_top(|stack| mine.fill(stack, self.batch()));
+            depot.take_top(|stack| mine.fill(stack, batch));
             mine.pop()
         });
         mine.add(Count::Hits, u64::from(object.is_some()));
