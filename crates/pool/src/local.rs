@@ -161,6 +161,10 @@ impl<T> Slot<T> {
     }
 
     /// Moves all objects to the end of `to`, oldest first. For who has removed the slot.
+    #[expect(
+        clippy::needless_pass_by_ref_mut,
+        reason = "exclusive access stands in for the owner"
+    )]
     pub(crate) fn empty_into(&mut self, to: &mut Vec<Box<T>>) {
         Mine(self).shed(usize::MAX, to);
     }

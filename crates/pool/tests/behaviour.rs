@@ -493,17 +493,20 @@ fn the_clean_up_thread_cleans_and_ends() {
         Pool::builder()
             .name("cleaned")
             .factory(move || {
-                struct Told(
-                    #[expect(dead_code, reason = "held for its drop")] Object,
-                    Notify,
-                );
+                struct Told {
+                    _object: Object,
+                    _notify: Notify,
+                }
                 struct Notify(std::sync::mpsc::Sender<Option<String>>);
                 impl Drop for Notify {
                     fn drop(&mut self) {
                         let _ = self.0.send(thread::current().name().map(str::to_owned));
                     }
                 }
-                Told(ledger.make(), Notify(send.clone()))
+                Told {
+                    _object: ledger.make(),
+                    _notify: Notify(send.clone()),
+                }
             })
             .idle_timeout(Duration::from_millis(1))
             .local_cache(0)

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Makes objects and counts their drops.
 #[derive(Clone, Default)]
-pub struct Ledger(Arc<Sums>);
+pub(crate) struct Ledger(Arc<Sums>);
 
 #[derive(Default)]
 struct Sums {
@@ -13,16 +13,16 @@ struct Sums {
     dropped: AtomicUsize,
 }
 
-pub struct Object {
-    pub id: usize,
-    pub dirty: bool,
-    pub bomb: bool,
+pub(crate) struct Object {
+    pub(crate) id: usize,
+    pub(crate) dirty: bool,
+    pub(crate) bomb: bool,
     held: AtomicBool,
     ledger: Ledger,
 }
 
 impl Ledger {
-    pub fn make(&self) -> Object {
+    pub(crate) fn make(&self) -> Object {
         let id = self.0.made.fetch_add(1, Ordering::SeqCst);
         let (dirty, bomb, held) = (false, false, AtomicBool::new(false));
         Object {
@@ -34,22 +34,22 @@ impl Ledger {
         }
     }
 
-    pub fn made(&self) -> usize {
+    pub(crate) fn made(&self) -> usize {
         self.0.made.load(Ordering::SeqCst)
     }
 
-    pub fn dropped(&self) -> usize {
+    pub(crate) fn dropped(&self) -> usize {
         self.0.dropped.load(Ordering::SeqCst)
     }
 
-    pub fn alive(&self) -> usize {
+    pub(crate) fn alive(&self) -> usize {
         self.made() - self.dropped()
     }
 }
 
 impl Object {
     /// Marks it as held by one user, who must be the only one.
-    pub fn hold(&self) {
+    pub(crate) fn hold(&self) {
         assert!(
             !self.held.swap(true, Ordering::AcqRel),
             "object {} has two users",
@@ -57,7 +57,7 @@ impl Object {
         );
     }
 
-    pub fn release(&self) {
+    pub(crate) fn release(&self) {
         assert!(
             self.held.swap(false, Ordering::AcqRel),
             "object {} was not held",
