@@ -25,17 +25,20 @@ fn main() -> Result<(), Box<dyn Error>> {
         .max_idle(256)
         .build()?;
 
-    thread::scope(|scope| {
-        for worker in 0..4 {
-            let pages = &pages;
-            scope.spawn(move || {
+    let workers: Vec<_> = (0..4)
+        .map(|worker| {
+            let pages = pages.clone();
+            thread::spawn(move || {
                 for request in 0..10_000 {
                     let mut page = pages.get();
                     render(&mut page, worker, request).expect("writing to a string succeeds");
                 }
-            });
-        }
-    });
+            })
+        })
+        .collect();
+    for worker in workers {
+        worker.join().expect("no worker panics");
+    }
 
     let stats = pages.stats();
     println!("{}: {stats:#?}", pages.name());
