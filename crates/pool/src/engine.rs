@@ -137,19 +137,37 @@ impl<T: Send + 'static> Inner<T> {
         &self.cold.housekeeper
     }
 
-    /// Takes an idle object from the calling thread's cache.
+    /// Takes an idle object from the calling thread's cache, if that is near.
     #[inline(always)]
-    pub(crate) fn take(&self, me: Me) -> Option<Box<T>> {
-        let mine = self.front.mine(me)?;
+    pub(crate) fn take_if_near(&self, me: Me) -> Option<Box<T>> {
+        let mine = self.front.mine_if_near(me)?;
         let object = mine.pop()?;
         mine.bump(Count::Hits);
         Some(object)
     }
 
     /// Takes an idle object from wherever there is one.
+    pub(crate) fn take(&self, me: Me) -> (Option<Box<T>>, Owed<T>) {
+        if let Some(mine) = self.front.mine(me) {
+            if let Some(object) = mine.pop() {
+                mine.bump(Count::Hits);
+                return (Some(object), Owed::NOTHING);
+            }
+        }
+        self.take_slow(me)
+    }
+
+    /// As `take` in shared mode, where nothing can be owed.
+    pub(crate) fn take_shared(&self) -> Option<Box<T>> {
+        let depot = &mut self.lock().depot;
+        let object = depot.pop();
+        depot.count(Count::Hits, u64::from(object.is_some()));
+        object
+    }
+
     #[cold]
     #[inline(never)]
-    pub(crate) fn take_slow(&self, me: Me) -> (Option<Box<T>>, Owed<T>) {
+    fn take_slow(&self, me: Me) -> (Option<Box<T>>, Owed<T>) {
         let me = me.registered();
         let mut owed = Owed::NOTHING;
         let Shared { depot, registry } = &mut *self.lock();
@@ -159,8 +177,14 @@ impl<T: Send + 'static> Inner<T> {
             return (object, owed);
         };
         answer(depot, mine, &mut owed);
+        // What was handed in to be weighed must not come back here before it is.
+        let batch = if owed.target.is_some() {
+            1
+        } else {
+            self.batch()
+        };
         let object = mine.pop().or_else(|| {
-            depot.take_top(|stack| mine.fill(stack, self.batch()));
+            depot.take_top(|stack| mine.fill(stack, batch));
             mine.pop()
         });
         mine.add(Count::Hits, u64::from(object.is_some()));
@@ -186,45 +210,69 @@ impl<T: Send + 'static> Inner<T> {
     /// Takes an object back that a guard held.
     #[inline(always)]
     pub(crate) fn give_back(&self, object: Box<T>) {
-        let object = match &self.reset {
-            None => object,
-            Some(reset) => {
-                let mut held = InReset {
-                    pool: self,
-                    object: Some(object),
-                };
-                let keep = held.object.as_mut().map(|object| reset(object));
-                let Some(object) = held.object.take() else {
-                    return;
-                };
-                std::mem::forget(held);
-                if keep == Some(Keep::Discard) {
-                    return self.discard(Count::ByReset, object);
-                }
-                object
-            }
+        match &self.reset {
+            None => self.put(Me::current(), object),
+            Some(reset) => self.reset_and_put(reset, object),
+        }
+    }
+
+    /// Apart from `give_back`, which stays a leaf without a frame that way.
+    #[inline(never)]
+    fn reset_and_put(&self, reset: &Reset<T>, object: Box<T>) {
+        let mut held = InReset {
+            pool: self,
+            object: Some(object),
         };
+        let keep = held.object.as_mut().map(|object| reset(object));
+        let Some(object) = held.object.take() else {
+            return;
+        };
+        std::mem::forget(held);
+        if keep == Some(Keep::Discard) {
+            return self.discard(Count::ByReset, object);
+        }
         // Only now: the reset may have used this pool on this thread.
         self.put(Me::current(), object);
     }
 
     #[inline(always)]
     pub(crate) fn put(&self, me: Me, object: Box<T>) {
-        let object = match self.front.mine(me) {
-            Some(mine) => match mine.push(object) {
-                Ok(()) => return mine.bump(Count::Returned),
-                Err(object) => object,
-            },
-            None => object,
+        let Some(mine) = self.front.mine_if_near(me) else {
+            return self.put_far(me, object);
         };
-        self.put_slow(me, object);
+        match mine.push(object) {
+            Ok(()) => mine.bump(Count::Returned),
+            Err(object) => self.put_slow(me, object),
+        }
     }
 
-    #[cold]
+    #[inline(never)]
+    fn put_far(&self, me: Me, object: Box<T>) {
+        let Some(mine) = self.front.mine(me) else {
+            return self.put_slow(me, object);
+        };
+        match mine.push(object) {
+            Ok(()) => mine.bump(Count::Returned),
+            Err(object) => self.put_slow(me, object),
+        }
+    }
+
     #[inline(never)]
     fn put_slow(&self, me: Me, object: Box<T>) {
+        if self.cold.local == 0 {
+            let surplus = self.put_shared(object);
+            return drop(surplus);
+        }
         let owed = self.stow(me, object);
         self.settle(owed);
+    }
+
+    fn put_shared(&self, object: Box<T>) -> Option<Box<T>> {
+        let depot = &mut self.lock().depot;
+        depot.count(Count::Returned, 1);
+        let surplus = depot.push(object).err()?;
+        depot.count(Count::Surplus, 1);
+        Some(surplus)
     }
 
     /// Stores an object as the newest: in the calling thread's cache, or in the depot.

@@ -157,7 +157,12 @@ impl<T: Send + 'static> OwnedPooled<T> {
     fn into_parts(self) -> (Box<T>, Pool<T>) {
         let mut this = ManuallyDrop::new(self);
         // SAFETY: invariant 1, both are initialised, and `this` is not dropped.
-        unsafe { (ManuallyDrop::take(&mut this.object), ptr::read(&this.pool)) }
+        unsafe {
+            (
+                ManuallyDrop::take(&mut this.object),
+                ptr::read(&raw const this.pool),
+            )
+        }
     }
 }
 

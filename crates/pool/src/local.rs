@@ -161,6 +161,10 @@ impl<T> Slot<T> {
     }
 
     /// Moves all objects to the end of `to`, oldest first. For who has removed the slot.
+    #[expect(
+        clippy::needless_pass_by_ref_mut,
+        reason = "exclusive access stands in for the owner"
+    )]
     pub(crate) fn empty_into(&mut self, to: &mut Vec<Box<T>>) {
         Mine(self).shed(usize::MAX, to);
     }
@@ -368,22 +372,22 @@ impl<T> Front<T> {
     }
 
     /// The calling thread's slot, if it has one and is not called in.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn mine(&self, me: Me) -> Option<Mine<'_, T>> {
-        let slot = match self.near.get(me.id as usize) {
-            Some(entry) => entry.load(Ordering::Relaxed),
-            None => self.far_slot(me),
-        };
+        let slot = self.entry(me.id)?.load(Ordering::Relaxed);
         // SAFETY: invariant 4, it is the listed slot of the calling thread's id; invariants 1
         // and 3, it stays until this thread detaches it, which no caller does while it holds
         // the result.
         unsafe { slot.as_ref() }.map(Mine)
     }
 
-    #[inline(never)]
-    fn far_slot(&self, me: Me) -> *mut Slot<T> {
-        self.entry(me.id)
-            .map_or(ptr::null_mut(), |entry| entry.load(Ordering::Relaxed))
+    /// As [`mine`](Self::mine), but `None` also for the ids with an entry in a bucket. Without
+    /// a call, so that the fast path can be a leaf function.
+    #[inline(always)]
+    pub(crate) fn mine_if_near(&self, me: Me) -> Option<Mine<'_, T>> {
+        let slot = self.near.get(me.id as usize)?.load(Ordering::Relaxed);
+        // SAFETY: as in `mine`.
+        unsafe { slot.as_ref() }.map(Mine)
     }
 
     /// The entry of `id`, if its bucket exists.

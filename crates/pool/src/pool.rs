@@ -78,7 +78,7 @@ impl<T: Send + 'static> Pool<T> {
     /// The newest object of this thread's cache comes first, then the newest of the depot.
     #[inline]
     pub fn get(&self) -> Pooled<'_, T> {
-        match self.inner.take(Me::current()) {
+        match self.inner.take_if_near(Me::current()) {
             Some(object) => Pooled::new(object, &self.inner),
             None => self.get_slow(),
         }
@@ -97,7 +97,7 @@ impl<T: Send + 'static> Pool<T> {
     #[inline]
     #[must_use]
     pub fn try_get(&self) -> Option<Pooled<'_, T>> {
-        match self.inner.take(Me::current()) {
+        match self.inner.take_if_near(Me::current()) {
             Some(object) => Some(Pooled::new(object, &self.inner)),
             None => self.idle_slow(),
         }
@@ -261,17 +261,21 @@ impl<T: Send + 'static> Pool<T> {
         self.inner.local()
     }
 
-    #[cold]
     #[inline(never)]
     fn get_slow(&self) -> Pooled<'_, T> {
         self.idle_slow()
             .unwrap_or_else(|| self.made(self.inner.make()))
     }
 
-    #[cold]
     #[inline(never)]
     fn idle_slow(&self) -> Option<Pooled<'_, T>> {
-        let (object, owed) = self.inner.take_slow(Me::current());
+        if self.inner.local() == 0 {
+            return self
+                .inner
+                .take_shared()
+                .map(|object| Pooled::new(object, &self.inner));
+        }
+        let (object, owed) = self.inner.take(Me::current());
         // The guard first: paying runs user code, which can panic.
         let object = object.map(|object| Pooled::new(object, &self.inner));
         self.inner.settle(owed);

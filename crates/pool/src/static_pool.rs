@@ -33,8 +33,8 @@ use crate::pool::{Keep, Pool};
 /// use overdrive_pool::{Keep, StaticPool};
 ///
 /// static TOO_MUCH: StaticPool<u8> = StaticPool::new("n", || 0, |_| Keep::Yes)
-///     .max_idle(NonZeroUsize::MIN)
-///     .local_cache(NonZeroUsize::new(2).unwrap());
+///     .with_max_idle(NonZeroUsize::MIN)
+///     .with_local_cache(NonZeroUsize::new(2).unwrap());
 /// ```
 ///
 /// A static is never dropped, so its idle objects are not either. It has no idle timeout; call
@@ -68,7 +68,7 @@ impl<T: Send + 'static> StaticPool<T> {
     ///
     /// In a constant this is a compile error: above [`MAX_MAX_IDLE`], or below `local_cache`.
     #[must_use]
-    pub const fn max_idle(mut self, n: NonZeroUsize) -> Self {
+    pub const fn with_max_idle(mut self, n: NonZeroUsize) -> Self {
         self.max_idle = n.get();
         self.checked()
     }
@@ -79,7 +79,7 @@ impl<T: Send + 'static> StaticPool<T> {
     ///
     /// In a constant this is a compile error: above [`MAX_LOCAL_CACHE`], or above `max_idle`.
     #[must_use]
-    pub const fn local_cache(mut self, n: NonZeroUsize) -> Self {
+    pub const fn with_local_cache(mut self, n: NonZeroUsize) -> Self {
         self.local_cache = Some(n.get());
         self.checked()
     }
