@@ -11,6 +11,7 @@ use overdrive_core::ConfigError;
 use crate::engine::{Factory, Inner, Parts, Reset, Weigher};
 use crate::idle::Housekeeper;
 use crate::pool::{Keep, Pool};
+use crate::take_back::Resetting;
 
 /// The bound on idle objects when none is given.
 pub const DEFAULT_MAX_IDLE: usize = 4096;
@@ -70,7 +71,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
     ///
     /// Resetting at the return means that nothing of one user lies in the pool for the next.
     pub fn reset(mut self, reset: impl Fn(&mut T) -> Keep + Send + Sync + 'static) -> Self {
-        self.reset = Some(Box::new(reset));
+        self.reset = Some(Box::new(Resetting(reset)));
         self
     }
 

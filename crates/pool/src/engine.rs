@@ -21,15 +21,15 @@ use std::sync::{OnceLock, PoisonError, Weak};
 
 use overdrive_core::thread_slot::{self, ExitHook};
 
-use crate::Keep;
 use crate::depot::{Answer, Depot};
 use crate::idle::Housekeeper;
 use crate::local::{Front, Me, Mine, Registry};
 use crate::stats::{COUNTS, Count, PoolStats};
 use crate::sync::{AtomicU64, Mutant, Mutex, MutexGuard, Ordering, removed};
+use crate::take_back::TakeBack;
 
 pub(crate) type Factory<T> = Box<dyn Fn() -> T + Send + Sync>;
-pub(crate) type Reset<T> = Box<dyn Fn(&mut T) -> Keep + Send + Sync>;
+pub(crate) type Reset<T> = Box<dyn TakeBack<T>>;
 pub(crate) type Weigher<T> = Box<dyn Fn(&T) -> usize + Send + Sync>;
 
 /// What a pool is made of, checked by the builder.
@@ -211,27 +211,14 @@ impl<T: Send + 'static> Inner<T> {
     #[inline(always)]
     pub(crate) fn give_back(&self, object: Box<T>) {
         match &self.reset {
-            None => self.put(Me::current(), object),
-            Some(reset) => self.reset_and_put(reset, object),
+            None => self.put_here(object),
+            Some(reset) => reset.take_back(self, object),
         }
     }
 
-    /// Apart from `give_back`, which stays a leaf without a frame that way.
-    #[inline(never)]
-    fn reset_and_put(&self, reset: &Reset<T>, object: Box<T>) {
-        let mut held = InReset {
-            pool: self,
-            object: Some(object),
-        };
-        let keep = held.object.as_mut().map(|object| reset(object));
-        let Some(object) = held.object.take() else {
-            return;
-        };
-        std::mem::forget(held);
-        if keep == Some(Keep::Discard) {
-            return self.discard(Count::ByReset, object);
-        }
-        // Only now: the reset may have used this pool on this thread.
+    /// Stores an object that is ready for its next user.
+    #[inline(always)]
+    pub(crate) fn put_here(&self, object: Box<T>) {
         self.put(Me::current(), object);
     }
 
@@ -521,18 +508,5 @@ struct OnDrop<F: Fn()>(F);
 impl<F: Fn()> Drop for OnDrop<F> {
     fn drop(&mut self) {
         (self.0)();
-    }
-}
-
-/// An object during its reset. If that panics, the object is dropped and counted.
-struct InReset<'a, T: Send + 'static> {
-    pool: &'a Inner<T>,
-    object: Option<Box<T>>,
-}
-
-impl<T: Send + 'static> Drop for InReset<'_, T> {
-    fn drop(&mut self) {
-        self.pool.count(Count::ByPanic);
-        drop_all(self.object.take().into_iter().collect());
     }
 }

@@ -91,6 +91,7 @@ mod pool;
 mod static_pool;
 mod stats;
 mod sync;
+mod take_back;
 mod trim;
 
 pub use overdrive_core::ConfigError;

@@ -243,32 +243,28 @@ impl<'a, T> Mine<'a, T> {
         })
     }
 
-    /// Stores `object` as the newest, or gives it back when the slot is full.
+    /// Stores `object`, or gives it back when the slot is full.
     #[inline(always)]
     pub(crate) fn push(self, object: Box<T>) -> Result<(), Box<T>> {
-        let private = self.0.private.load(Ordering::Relaxed);
-        if !private.is_null() {
-            let len = self.0.len.load(Ordering::Relaxed) as usize;
-            let pushed = self.0.items.with_mut(|items| {
-                // SAFETY: invariant 1, we are the only one here.
-                let items = unsafe { &mut *items };
-                let Some(place) = items.get_mut(len) else {
-                    return false;
-                };
-                // SAFETY: invariant 2, it owned its box, which moves to `items` now; `private`
-                // is overwritten below.
-                place.write(unsafe { Box::from_raw(private) });
-                true
-            });
-            if !pushed {
-                return Err(object);
-            }
-            self.0.len.store(len as u32 + 1, Ordering::Relaxed);
+        if self.0.private.load(Ordering::Relaxed).is_null() {
+            self.0
+                .private
+                .store(Box::into_raw(object), Ordering::Relaxed);
+            return Ok(());
         }
-        self.0
-            .private
-            .store(Box::into_raw(object), Ordering::Relaxed);
-        Ok(())
+        let len = self.0.len.load(Ordering::Relaxed) as usize;
+        self.0.items.with_mut(|items| {
+            // SAFETY: invariant 1, we are the only one here.
+            let items = unsafe { &mut *items };
+            match items.get_mut(len) {
+                Some(place) => {
+                    place.write(object);
+                    self.0.len.store(len as u32 + 1, Ordering::Relaxed);
+                    Ok(())
+                }
+                None => Err(object),
+            }
+        })
     }
 
     /// Moves the `k` oldest objects to the end of `to`, oldest first, and returns how many.

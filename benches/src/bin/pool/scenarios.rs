@@ -307,6 +307,16 @@ fn small<J: Job>(scenario: Scenario) -> Scenario {
     allocators::<J, 64>(against::<J, Small, Box<Small>>(scenario))
 }
 
+#[inline(always)]
+fn get_put<S: Source>(pool: &'static S, n: u64) -> u64 {
+    let mut held = pool.take();
+    let payload = S::payload(&mut held);
+    payload.write(n);
+    let read = black_box(&*payload).read();
+    pool.give(held);
+    read
+}
+
 fn two_pools() -> Scenario {
     let contender = |role, name: &str, pools: usize| {
         Contender::time(role, name, ours::VERSION, move |_| {
@@ -316,12 +326,10 @@ fn two_pools() -> Scenario {
             let (even, odd) = (made[0], made[pools - 1]);
             move |_| {
                 move |ops| {
+                    // Two places of use, as a service has; one operation is both.
                     (0..ops).fold(0u64, |sum, n| {
-                        // Both rows choose, so that both run the same code.
-                        let pool = if black_box(n) % 2 == 0 { even } else { odd };
-                        let mut held = pool.get();
-                        held.write(n);
-                        sum.wrapping_add(black_box(&*held).read())
+                        sum.wrapping_add(get_put(even, n))
+                            .wrapping_add(get_put(odd, n))
                     })
                 }
             }
@@ -331,7 +339,8 @@ fn two_pools() -> Scenario {
         "pool/two_pools",
         "take and return, alternating between two pools",
     )
-    .input("4 KiB buffers")
+    .input("4 KiB buffers; per take and return")
+    .per_op(2)
     .with(contender(Role::Ours, "overdrive-pool", 2))
     .with(contender(Role::Context, "one-pool", 1))
 }
