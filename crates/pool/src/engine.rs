@@ -23,7 +23,7 @@ use overdrive_core::thread_slot::{self, ExitHook};
 
 use crate::depot::{Answer, Depot};
 use crate::idle::Housekeeper;
-use crate::local::{Front, Me, Mine, Registry};
+use crate::local::{Front, Me, Mine, Registry, Slot};
 use crate::stats::{COUNTS, Count, PoolStats};
 use crate::sync::{AtomicU64, Mutant, Mutex, MutexGuard, Ordering, removed};
 use crate::take_back::TakeBack;
@@ -411,7 +411,7 @@ impl<T: Send + 'static> Inner<T> {
         shared.depot.fold(|index| slot.count_at(index));
         shared.depot.add_top(|stack| slot.empty_into(stack));
         drop(guard);
-        drop(slot);
+        free(slot);
     }
 }
 
@@ -481,6 +481,15 @@ fn hand_over<T>(depot: &mut Depot<T>, mine: Mine<'_, T>, k: usize, owed: &mut Ow
     depot.add_top(|stack| {
         mine.shed(k.min(room), stack);
     });
+}
+
+/// Frees an empty slot that is listed no more.
+fn free<T>(slot: Box<Slot<T>>) {
+    if removed(Mutant::FreeOutsideLock) || removed(Mutant::IdReleasedFirst) {
+        // These controls only mark it, because others go on to load from it.
+        return Box::leak(slot).mark_freed();
+    }
+    drop(slot);
 }
 
 /// Drops all of them even if some destructors panic, then lets the first panic pass.

@@ -87,6 +87,8 @@ mod engine;
 mod guard;
 mod idle;
 mod local;
+#[cfg(all(test, overdrive_loom))]
+mod models;
 mod pool;
 mod static_pool;
 mod stats;

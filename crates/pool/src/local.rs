@@ -184,12 +184,19 @@ impl<T> Slot<T> {
     fn touch(&self) {
         self.alive.with(|_| ());
     }
+
+    #[cfg(not(overdrive_loom))]
+    pub(crate) fn mark_freed(&self) {}
+
+    #[cfg(overdrive_loom)]
+    pub(crate) fn mark_freed(&self) {
+        self.alive.with_mut(|_| ());
+    }
 }
 
 impl<T> Drop for Slot<T> {
     fn drop(&mut self) {
-        #[cfg(overdrive_loom)]
-        self.alive.with_mut(|_| ());
+        self.mark_freed();
         let mine = Mine(self);
         while let Some(object) = mine.pop() {
             drop(object);
@@ -270,10 +277,10 @@ impl<'a, T> Mine<'a, T> {
     /// Moves the `k` oldest objects to the end of `to`, oldest first, and returns how many.
     pub(crate) fn shed(self, k: usize, to: &mut Vec<Box<T>>) -> usize {
         let len = self.0.len.load(Ordering::Relaxed) as usize;
-        let from_items = if removed(Mutant::AssumeFull) {
-            k
-        } else {
-            k.min(len)
+        let from_items = match removed(Mutant::AssumeFull) {
+            false => k.min(len),
+            // SAFETY: invariant 1, we are the only one here.
+            true => k.min(self.0.items.with_mut(|items| unsafe { (&*items).len() })),
         };
         to.reserve(from_items + 1);
         self.0.items.with_mut(|items| {
@@ -532,7 +539,10 @@ impl<T> Registry<T> {
                 called += 1;
             }
             if removed(Mutant::StealFromOwner) {
-                drop(Mine(slot).pop());
+                // Leaked, since the owner may take the same one.
+                while let Some(object) = Mine(slot).pop() {
+                    Box::leak(object);
+                }
             }
         }
         called

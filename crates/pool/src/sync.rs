@@ -34,12 +34,18 @@ mod plain {
 }
 
 /// A guard that a control takes away, to show that its model notices.
+#[cfg_attr(
+    not(all(test, overdrive_loom)),
+    expect(dead_code, reason = "only a model removes a guard")
+)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mutant {
     /// `put`'s slow path takes the cache for full although it answered a trim request just now.
     AssumeFull,
     /// A slot is freed while the registry still lists it, outside the lock.
     FreeOutsideLock,
+    /// A thread's id is free for others before its cache is handed in.
+    IdReleasedFirst,
     /// A bucket of table entries is published without Release.
     RelaxedBucket,
     /// What a trim weighed goes back without a second look at the room.
