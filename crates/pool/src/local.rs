@@ -27,7 +27,8 @@
 //!    kept over user code. Others only load the atomics ([`Registry::peek`], under the lock).
 //!    Exceptions with exclusive access: `Slot::drop`.
 //! 2. *Contents.* `items[..len]` are initialised, the rest is not. A non-null `private` and each
-//!    of `items[..len]` own their box, and nobody else does.
+//!    of `items[..len]` own their box, and nobody else does. While `private` is null, `len` is 0:
+//!    the private object is the oldest.
 //! 3. *Listed.* Between its making and its removal a slot is in the registry. It is removed by
 //!    its owner in `detach`, which then owns it as a box, or by `Registry::drop`. Who holds the
 //!    lock and finds it listed may therefore load from it.
@@ -119,7 +120,8 @@ impl Me {
 /// One thread's cache of one pool.
 #[repr(C, align(128))]
 pub(crate) struct Slot<T> {
-    /// The newest object. Apart from `items` so that a get after a put depends on one store.
+    /// The oldest object. Apart from `items` so that taking and returning one object depends on
+    /// one store, not on two through `len`.
     private: AtomicPtr<T>,
     items: UnsafeCell<Box<[MaybeUninit<Box<T>>]>>,
     len: AtomicU32,
@@ -232,44 +234,42 @@ impl<'a, T> Mine<'a, T> {
     /// Takes the newest object.
     #[inline(always)]
     pub(crate) fn pop(self) -> Option<Box<T>> {
-        let private = self.0.private.load(Ordering::Relaxed);
-        if !private.is_null() {
-            self.0.private.store(ptr::null_mut(), Ordering::Relaxed);
-            // SAFETY: invariant 2, it owned its box; invariant 1, nobody else took it.
-            return Some(unsafe { Box::from_raw(private) });
+        let len = self.0.len.load(Ordering::Relaxed) as usize;
+        if len > 0 {
+            self.0.len.store(len as u32 - 1, Ordering::Relaxed);
+            return self.0.items.with_mut(|items| {
+                // SAFETY: invariant 1, we are the only one here; invariant 2, `len - 1` is
+                // initialised and within the slice, and is forgotten by the new `len`.
+                Some(unsafe { (&*items).get_unchecked(len - 1).assume_init_read() })
+            });
         }
-        let len = self.0.len.load(Ordering::Relaxed);
-        if len == 0 {
+        let private = self.0.private.load(Ordering::Relaxed);
+        if private.is_null() {
             return None;
         }
-        self.0.len.store(len - 1, Ordering::Relaxed);
-        self.0.items.with_mut(|items| {
-            // SAFETY: invariant 1, we are the only one here; invariant 2, `len - 1` is
-            // initialised and within the slice, and is forgotten by the new `len`.
-            Some(unsafe { (&*items).get_unchecked(len as usize - 1).assume_init_read() })
-        })
+        self.0.private.store(ptr::null_mut(), Ordering::Relaxed);
+        // SAFETY: invariant 2, it owned its box; invariant 1, nobody else took it.
+        Some(unsafe { Box::from_raw(private) })
     }
 
-    /// Stores `object`, or gives it back when the slot is full.
+    /// Stores `object` as the newest, or gives it back when the slot is full.
     #[inline(always)]
     pub(crate) fn push(self, object: Box<T>) -> Result<(), Box<T>> {
         if self.0.private.load(Ordering::Relaxed).is_null() {
-            self.0
-                .private
-                .store(Box::into_raw(object), Ordering::Relaxed);
+            let object = Box::into_raw(object);
+            self.0.private.store(object, Ordering::Relaxed);
             return Ok(());
         }
         let len = self.0.len.load(Ordering::Relaxed) as usize;
         self.0.items.with_mut(|items| {
             // SAFETY: invariant 1, we are the only one here.
-            let items = unsafe { &mut *items };
-            match items.get_mut(len) {
+            match unsafe { &mut *items }.get_mut(len) {
+                None => Err(object),
                 Some(place) => {
                     place.write(object);
                     self.0.len.store(len as u32 + 1, Ordering::Relaxed);
                     Ok(())
                 }
-                None => Err(object),
             }
         })
     }
@@ -277,64 +277,70 @@ impl<'a, T> Mine<'a, T> {
     /// Moves the `k` oldest objects to the end of `to`, oldest first, and returns how many.
     pub(crate) fn shed(self, k: usize, to: &mut Vec<Box<T>>) -> usize {
         let len = self.0.len.load(Ordering::Relaxed) as usize;
-        let from_items = match removed(Mutant::AssumeFull) {
-            false => k.min(len),
-            // SAFETY: invariant 1, we are the only one here.
-            true => k.min(self.0.items.with_mut(|items| unsafe { (&*items).len() })),
+        let private = self.0.private.load(Ordering::Relaxed);
+        if k == 0 || private.is_null() {
+            return 0;
+        }
+        // Beside the private object, which is the oldest.
+        let from_items = match k - 1 {
+            rest if removed(Mutant::AssumeFull) => rest,
+            rest => rest.min(len),
         };
         to.reserve(from_items + 1);
+        // SAFETY: invariant 2, it owned its box, which moves to `to`; `private` is overwritten
+        // below.
+        to.push(unsafe { Box::from_raw(private) });
+        let mut next = ptr::null_mut();
+        let mut left = len.saturating_sub(from_items);
         self.0.items.with_mut(|items| {
             // SAFETY: invariant 1, we are the only one here.
             let base = unsafe { (*items).as_mut_ptr() };
             // SAFETY: invariant 2, the first `from_items <= len` are initialised; `to` has room
-            // and is another allocation. They are moved: the rest closes up, and `len` shrinks
-            // by as many.
+            // and is another allocation. They are moved: of the rest, the first becomes the
+            // private object, the others close up, and `len` shrinks by as many.
             unsafe {
                 let end = to.as_mut_ptr().add(to.len());
                 ptr::copy_nonoverlapping(base.cast::<Box<T>>(), end, from_items);
                 to.set_len(to.len() + from_items);
-                ptr::copy(base.add(from_items), base, len.saturating_sub(from_items));
+                if left > 0 {
+                    left -= 1;
+                    next = Box::into_raw(base.add(from_items).read().assume_init());
+                    ptr::copy(base.add(from_items + 1), base, left);
+                }
             }
         });
-        self.0
-            .len
-            .store(len.saturating_sub(from_items) as u32, Ordering::Relaxed);
-        if from_items == k {
-            return k;
-        }
-        // `items` is empty, so this takes the private object.
-        let private = self.pop();
-        let moved = from_items + usize::from(private.is_some());
-        to.extend(private);
-        moved
+        self.0.private.store(next, Ordering::Relaxed);
+        self.0.len.store(left as u32, Ordering::Relaxed);
+        from_items + 1
     }
 
     /// Moves up to `k` objects from the end of `from` into this slot, which must be empty; the
     /// last becomes the newest. Returns how many.
     pub(crate) fn fill(self, from: &mut Vec<Box<T>>, k: usize) -> usize {
         debug_assert_eq!(self.0.held(), 0, "only an empty slot is filled");
-        let k = k.min(from.len());
-        if k == 0 || self.0.held() > 0 {
+        if k.min(from.len()) == 0 || self.0.held() > 0 {
             return 0;
         }
-        let newest = from.pop().map_or(ptr::null_mut(), Box::into_raw);
-        self.0.private.store(newest, Ordering::Relaxed);
         let moved = self.0.items.with_mut(|items| {
             // SAFETY: invariant 1, we are the only one here.
             let items = unsafe { &mut *items };
-            let moved = (k - 1).min(items.len());
-            let rest = from.len() - moved;
-            // SAFETY: the last `moved` of `from` are initialised, fit, and belong to another
-            // allocation. They are moved: `from` forgets them, and `len` below adopts them.
+            let k = k.min(from.len()).min(items.len() + 1);
+            let rest = from.len() - k;
+            // SAFETY: the last `k` of `from` are initialised, fit, and belong to another
+            // allocation. They are moved: `from` forgets them, and `private` and `len` adopt
+            // them.
             unsafe {
                 from.set_len(rest);
                 let start = from.as_ptr().add(rest);
-                ptr::copy_nonoverlapping(start, items.as_mut_ptr().cast::<Box<T>>(), moved);
+                let oldest = Box::into_raw(start.read());
+                self.0.private.store(oldest, Ordering::Relaxed);
+                let items = items.as_mut_ptr().cast::<Box<T>>();
+                ptr::copy_nonoverlapping(start.add(1), items, k - 1);
             }
-            moved
+            k
         });
-        self.0.len.store(moved as u32, Ordering::Relaxed);
-        moved + 1
+        self.0.len.store(moved as u32 - 1, Ordering::Relaxed);
+        moved
     }
 
     /// Adds one to a count: a load and a store, since nobody else writes it.
