@@ -17,10 +17,6 @@ pub(crate) const SOLO_SLICE: Duration = Duration::from_micros(40);
 const TEAM_SLICE: Duration = Duration::from_millis(1);
 /// Even the slowest contender is heard this often.
 const MIN_ROUNDS: usize = 7;
-/// How often a one-thread contender is built in each process. Where its data
-/// happen to lie can cost it two percent for as long as the process lives; of
-/// several builds, taken in turn, the median sees the usual one.
-const INSTANCES: usize = 3;
 /// Confidence of the interval inside one process.
 const CONFIDENCE: f64 = 0.99;
 
@@ -129,10 +125,10 @@ fn time(
     setup: &Setup,
     order: &Order,
 ) -> Result<Answer, String> {
-    let instances = if setup.threads > 1 || scenario.large {
+    let instances = if setup.threads > 1 {
         1
     } else {
-        INSTANCES
+        scenario.instances
     };
     let mut team = team(scenario, chosen, setup, instances);
     let differ = check_time(scenario, chosen, &mut team)?;

@@ -26,6 +26,23 @@ impl Build for Vec<u8> {
     }
 }
 
+/// A second kind of buffer pool: one that does not keep what has grown large.
+pub(crate) fn bounded_buffers() -> Pool<Vec<u8>> {
+    let builder = Pool::builder().name("bounded buffers");
+    let built = builder
+        .factory(|| Vec::with_capacity(BUFFER))
+        .reset(|buffer: &mut Vec<u8>| {
+            buffer.clear();
+            if buffer.capacity() > 16 * BUFFER {
+                Keep::Discard
+            } else {
+                Keep::Yes
+            }
+        })
+        .build();
+    built.expect("the settings are valid")
+}
+
 impl Build for Small {
     fn pool() -> Pool<Self> {
         let builder = Pool::builder().name("small");
