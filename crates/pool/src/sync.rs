@@ -71,4 +71,6 @@ thread_local! {
     /// Loom runs all threads of a model on the thread of its test.
     pub(crate) static REMOVED: std::cell::Cell<Option<Mutant>> =
         const { std::cell::Cell::new(None) };
+    /// Objects that `StealFromOwner` took.
+    pub(crate) static STOLEN: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
