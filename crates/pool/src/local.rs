@@ -282,7 +282,7 @@ impl<'a, T> Mine<'a, T> {
     pub(crate) fn shed(self, k: usize, to: &mut Vec<Box<T>>) -> usize {
         let len = self.0.len.load(Ordering::Relaxed) as usize;
         let private = self.0.private.load(Ordering::Relaxed);
-        if k == 0 || private.is_null() {
+        if k == 0 || (private.is_null() && !removed(Mutant::AssumeFull)) {
             return 0;
         }
         // Beside the private object, which is the oldest.
@@ -291,9 +291,11 @@ impl<'a, T> Mine<'a, T> {
             rest => rest.min(len),
         };
         to.reserve(from_items + 1);
-        // SAFETY: invariant 2, it owned its box, which moves to `to`; `private` is overwritten
-        // below.
-        to.push(unsafe { Box::from_raw(private) });
+        if !private.is_null() {
+            // SAFETY: invariant 2, it owned its box, which moves to `to`; `private` is
+            // overwritten below.
+            to.push(unsafe { Box::from_raw(private) });
+        }
         let mut next = ptr::null_mut();
         let mut left = len.saturating_sub(from_items);
         self.0.items.with_mut(|items| {

@@ -19,7 +19,6 @@ use loom::sync::Mutex;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread::{self, JoinHandle};
 
-use crate::Keep;
 use crate::engine::{Inner, Parts};
 use crate::local::Me;
 use crate::stats::Count;
@@ -60,7 +59,7 @@ impl Model {
         let parts = Parts {
             name: "model".into(),
             factory: Box::new(|| unreachable!("the model makes the objects")),
-            reset: None::<Box<dyn Fn(&mut Object) -> Keep + Send + Sync>>,
+            reset: None,
             weigh: None,
             max_idle,
             local,
