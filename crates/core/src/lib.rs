@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`config`] | [`ConfigError`], the one error of every `build()` |
 //! | [`thread_slot`] | small dense thread ids, and hooks that run when a thread ends |
+//! | [`unwind`] | surviving panics of user code |
 //!
 //! No dependencies, no unsafe code, no async runtime.
 
@@ -14,5 +15,6 @@
 
 pub mod config;
 pub mod thread_slot;
+pub mod unwind;
 
 pub use config::ConfigError;

@@ -15,12 +15,12 @@
 //! happens before anything its next holder does. That is what lets per-thread data be handed on
 //! without further synchronisation.
 
-use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, PoisonError, Weak};
+
+use crate::unwind::survive;
 
 /// The answer of [`current`] on a thread that has no id yet.
 pub const UNREGISTERED: u32 = 0;
@@ -113,7 +113,7 @@ impl Drop for Exit {
         for hook in self.hooks.take() {
             // A panic that left this destructor would end the process. The upgraded handle is
             // dropped inside as well: it may be the last one, and run a user's destructors.
-            shielded(|| {
+            survive(|| {
                 if let Some(hook) = hook.upgrade() {
                     hook.thread_exit(id);
                 }
@@ -124,17 +124,6 @@ impl Drop for Exit {
                 .unwrap_or_else(PoisonError::into_inner)
                 .give_back(id);
         }
-    }
-}
-
-fn shielded(f: impl FnOnce()) {
-    let payload: Box<dyn Any + Send> = match catch_unwind(AssertUnwindSafe(f)) {
-        Ok(()) => return,
-        Err(payload) => payload,
-    };
-    // A payload is a user's value, its destructor can panic too.
-    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        std::mem::forget(second);
     }
 }
 

@@ -20,6 +20,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{OnceLock, PoisonError, Weak};
 
 use overdrive_core::thread_slot::{self, ExitHook};
+use overdrive_core::unwind::drop_payload;
 
 use crate::depot::{Answer, Depot};
 use crate::idle::Housekeeper;
@@ -497,15 +498,14 @@ pub(crate) fn drop_all<T>(objects: Vec<Box<T>>) {
     let mut first: Option<Box<dyn Any + Send>> = None;
     for object in objects {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(object))) {
-            // A second panic is forgotten, because dropping its payload could panic again.
             match first {
                 None => first = Some(panic),
-                Some(_) => std::mem::forget(panic),
+                Some(_) => drop_payload(panic),
             }
         }
     }
     match first {
-        Some(panic) if std::thread::panicking() => std::mem::forget(panic),
+        Some(panic) if std::thread::panicking() => drop_payload(panic),
         Some(panic) => resume_unwind(panic),
         None => {}
     }

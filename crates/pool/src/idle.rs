@@ -1,13 +1,13 @@
 //! The clean-up thread of a pool with an idle timeout.
 
-use std::any::Any;
 use std::cell::Cell;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
+
+use overdrive_core::unwind::survive;
 
 use crate::engine::Inner;
 use crate::local::Me;
@@ -84,13 +84,5 @@ impl Signal {
             .wait_timeout_while(stopped, time, |stopped| !*stopped)
             .unwrap_or_else(PoisonError::into_inner);
         *stopped
-    }
-}
-
-fn survive(f: impl FnOnce()) {
-    let result: Result<(), Box<dyn Any + Send>> = catch_unwind(AssertUnwindSafe(f));
-    if let Err(payload) = result {
-        // Dropping the payload could panic again.
-        std::mem::forget(payload);
     }
 }

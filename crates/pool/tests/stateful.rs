@@ -282,7 +282,7 @@ fn random_operations_in_lock_step() {
 
 #[test]
 fn random_operations_at_once() {
-    let rounds = if deep() { 250_000 } else { 5_000 };
+    let rounds = if deep() { 3_000_000 } else { 30_000 };
     for (max_idle, local) in [(4, 0), (8, 2), (64, 8), (64, 1)] {
         let ledger = Ledger::default();
         let pool = {
