@@ -201,10 +201,7 @@ where
 }
 
 /// Adds the peers that pool any object.
-fn against<J: Job, T: Build, M: Object + Sync>(scenario: Scenario) -> Scenario
-where
-    T: Sync,
-{
+fn against<J: Job, T: Build + Sync, M: Object + Sync>(scenario: Scenario) -> Scenario {
     let scenario = scenario
         .with(J::contender(
             Role::Ours,
