@@ -107,6 +107,7 @@ fn command(args: impl IntoIterator<Item = OsString>) -> Result<(), Failure> {
     let workspace = Workspace::find(&here)?;
     let suites = suites(&workspace, &options, &own)?;
     match options.action {
+        Action::List => Ok(()),
         Action::Check => check(&workspace, &suites, &options, &own),
         _ => bench(&workspace, &suites, &options, &own),
     }

@@ -64,7 +64,10 @@ fn scenario(result: &ScenarioResult) -> String {
     }
     let width = header.len();
     table.set_header(header);
-    for row in sorted(result) {
+    let (shown, skipped): (Vec<_>, Vec<_>) = sorted(result)
+        .into_iter()
+        .partition(|row| row.status != Status::Skipped);
+    for row in shown {
         let mut cells = cells(result, row);
         cells.extend(columns.iter().map(|(m, _)| number(metric_of(row, m))));
         if result.kind == Kind::Latency {
@@ -79,6 +82,10 @@ fn scenario(result: &ScenarioResult) -> String {
     }
     text.push_str(&table.to_string());
     text.push('\n');
+    for row in skipped {
+        let reason = row.reason.as_deref().unwrap_or("no reason was given");
+        text.push_str(&format!("  {} was skipped: {reason}\n", row.name));
+    }
     text
 }
 
@@ -122,17 +129,12 @@ fn cells(result: &ScenarioResult, row: &Row) -> Vec<String> {
             String::new(),
         ]),
         (Status::KnownWrong | Status::Skipped, _) => {
-            let status = if row.status == Status::KnownWrong {
-                "known wrong"
-            } else {
-                "skipped"
-            };
             let reason = row.reason.as_deref().unwrap_or_default();
             cells.extend([
                 String::new(),
                 String::new(),
                 String::new(),
-                format!("{status}: {reason}"),
+                format!("known wrong: {reason}"),
             ]);
         }
     }
