@@ -19,7 +19,6 @@ use loom::sync::Mutex;
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::thread::{self, JoinHandle};
 
-use crate::Keep;
 use crate::engine::{Inner, Parts};
 use crate::local::Me;
 use crate::stats::Count;
@@ -29,7 +28,6 @@ use crate::sync::{Mutant, REMOVED, STOLEN, removed};
 type Pool = Arc<ManuallyDrop<Inner<Object>>>;
 
 struct Object {
-    id: usize,
     /// Loom fails the model if two threads are in here at a time.
     used: UnsafeCell<()>,
     dropped: Arc<AtomicUsize>,
@@ -60,7 +58,7 @@ impl Model {
         let parts = Parts {
             name: "model".into(),
             factory: Box::new(|| unreachable!("the model makes the objects")),
-            reset: None::<Box<dyn Fn(&mut Object) -> Keep + Send + Sync>>,
+            reset: None,
             weigh: None,
             max_idle,
             local,
@@ -78,7 +76,6 @@ impl Model {
         self.made += 1;
         let dropped = Arc::clone(&self.dropped);
         Box::new(Object {
-            id: self.made,
             used: UnsafeCell::new(()),
             dropped,
         })
