@@ -77,6 +77,7 @@
 //! | `engine` | the fast path, the slow paths, the end of a thread |
 //! | `local` | a thread's cache and the way to it; unsafe |
 //! | `depot` | the shared stack, the budget, the calls on thread caches |
+//! | `take_back` | the reset and the return as one call |
 //! | `trim` | giving memory back |
 //! | `idle` | the clean-up thread |
 //! | `sync` | the switch between std and loom |

@@ -282,16 +282,18 @@ impl<'a, T> Mine<'a, T> {
     pub(crate) fn shed(self, k: usize, to: &mut Vec<Box<T>>) -> usize {
         let len = self.0.len.load(Ordering::Relaxed) as usize;
         let private = self.0.private.load(Ordering::Relaxed);
-        if k == 0 || (private.is_null() && !removed(Mutant::AssumeFull)) {
+        let assume_full = removed(Mutant::AssumeFull);
+        if k == 0 || (private.is_null() && !assume_full) {
             return 0;
         }
         // Beside the private object, which is the oldest.
-        let from_items = match k - 1 {
-            rest if removed(Mutant::AssumeFull) => rest,
-            rest => rest.min(len),
+        let from_items = match assume_full {
+            false => (k - 1).min(len),
+            // SAFETY: invariant 1, we are the only one here.
+            true => (k - 1).min(self.0.items.with_mut(|items| unsafe { (&*items).len() })),
         };
         to.reserve(from_items + 1);
-        if !private.is_null() {
+        if !assume_full || !private.is_null() {
             // SAFETY: invariant 2, it owned its box, which moves to `to`; `private` is
             // overwritten below.
             to.push(unsafe { Box::from_raw(private) });

@@ -28,7 +28,6 @@ use crate::sync::{Mutant, REMOVED, STOLEN, removed};
 type Pool = Arc<ManuallyDrop<Inner<Object>>>;
 
 struct Object {
-    id: usize,
     /// Loom fails the model if two threads are in here at a time.
     used: UnsafeCell<()>,
     dropped: Arc<AtomicUsize>,
@@ -77,7 +76,6 @@ impl Model {
         self.made += 1;
         let dropped = Arc::clone(&self.dropped);
         Box::new(Object {
-            id: self.made,
             used: UnsafeCell::new(()),
             dropped,
         })

@@ -298,7 +298,9 @@ fn ten_thousand_short_threads_leave_nothing_behind() {
         (0, 0, 0)
     );
     assert_eq!(stats.hits + stats.misses, 30_000);
-    assert!(stats.misses <= 12, "{stats:?}");
+    // One is made only when the depot is empty: then each of the three other threads has at most
+    // three in hand and one idle, since a cache is refilled by two, and this one has two.
+    assert!(stats.misses <= 3 * 4 + 2 + 1, "{stats:?}");
     // Under `cargo test` other tests' threads hold ids too.
     assert!(highest < 256, "ids are dense, the highest was {highest}");
     check(&stats, 64);

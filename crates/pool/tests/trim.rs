@@ -1,0 +1,265 @@
+//! Giving idle memory back.
+
+mod support;
+
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+use std::thread;
+use std::time::Duration;
+
+use overdrive_pool::{Keep, Pool, PoolBuilder, PoolStats, TrimReport};
+use support::{Ledger, Object};
+
+fn objects(ledger: &Ledger) -> PoolBuilder<Object> {
+    let ledger = ledger.clone();
+    Pool::builder()
+        .factory(move || ledger.make())
+        .reset(|object| {
+            object.dirty = false;
+            Keep::Yes
+        })
+}
+
+fn numbers() -> PoolBuilder<usize> {
+    let next = AtomicUsize::new(0);
+    Pool::builder().factory(move || next.fetch_add(1, Ordering::Relaxed))
+}
+
+/// The relations that `PoolStats` documents for a pool at rest.
+fn check(stats: &PoolStats, max_idle: usize) {
+    let made = stats.misses + stats.warmed + stats.added;
+    let elsewhere = stats.discarded() + stats.detached;
+    assert_eq!(
+        made,
+        (stats.in_use + stats.idle()) as u64 + elsewhere,
+        "{stats:?}"
+    );
+    assert!(stats.idle() <= max_idle, "{stats:?}");
+}
+
+#[test]
+fn trim_reaches_other_threads_at_their_next_operation() {
+    let ledger = Ledger::default();
+    let pool = objects(&ledger).local_cache(8).build().unwrap();
+    let barrier = Barrier::new(2);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let held: Vec<_> = (0..6).map(|_| pool.get()).collect();
+            drop(held);
+            barrier.wait();
+            barrier.wait();
+            // Sees the call, drops the six, has one made.
+            let object = pool.get();
+            assert_eq!(object.id, 6);
+            assert_eq!(ledger.alive(), 1);
+            drop(object);
+            drop(pool.get());
+            assert_eq!(ledger.made(), 7);
+        });
+        barrier.wait();
+        assert_eq!(pool.stats().idle_local, 6);
+        let report = pool.trim();
+        assert_eq!((report.dropped, report.caches_asked), (0, 1));
+        barrier.wait();
+    });
+    let stats = pool.stats();
+    assert_eq!(stats.trimmed, 6);
+    check(&stats, pool.max_idle());
+}
+
+#[test]
+fn a_put_after_a_trim_does_not_take_the_cache_for_full() {
+    // The cache is full when the trim calls, and empty when the put that sees the call goes on.
+    let ledger = Ledger::default();
+    let pool = objects(&ledger).local_cache(4).build().unwrap();
+    let barrier = Barrier::new(2);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut held: Vec<_> = (0..5).map(|_| pool.get()).collect();
+            let last = held.pop();
+            drop(held);
+            barrier.wait();
+            barrier.wait();
+            drop(last);
+            let stats = pool.stats();
+            assert_eq!(
+                (stats.idle_local, stats.idle_shared, stats.trimmed),
+                (1, 0, 4)
+            );
+            let all: Vec<_> = (0..8).map(|_| pool.get()).collect();
+            for object in &all {
+                object.hold();
+            }
+            for object in all {
+                object.release();
+            }
+        });
+        barrier.wait();
+        let _: TrimReport = pool.trim();
+        barrier.wait();
+    });
+    check(&pool.stats(), pool.max_idle());
+    drop(pool);
+    assert_eq!(ledger.alive(), 0);
+}
+
+#[test]
+fn trim_weighs_what_it_drops() {
+    let pool = Pool::builder()
+        .factory(|| vec![0_u8; 100])
+        .weigher(Vec::capacity)
+        .local_cache(0)
+        .build()
+        .unwrap();
+    pool.warm(3);
+    let report = pool.trim();
+    assert_eq!((report.dropped, report.bytes), (3, 300));
+}
+
+#[test]
+fn trim_to_drops_the_oldest_first() {
+    for local in [0, 4] {
+        let pool = numbers()
+            .weigher(|_| 10)
+            .max_idle(100)
+            .local_cache(local)
+            .build()
+            .unwrap();
+        let held: Vec<_> = (0..10).map(|_| pool.get()).collect();
+        drop(held);
+        let report = pool.trim_to(35);
+        assert_eq!(
+            (report.dropped, report.bytes),
+            (7, 70),
+            "local_cache {local}"
+        );
+        let left: Vec<_> = (0..3).map(|_| pool.get().detach()).collect();
+        assert_eq!(left, [9, 8, 7]);
+        assert_eq!(pool.trim_to(0).dropped, 0);
+        check(&pool.stats(), 100);
+    }
+}
+
+#[test]
+fn trim_to_holds_for_caches_that_hand_in_later() {
+    let pool = numbers()
+        .weigher(|_| 10)
+        .max_idle(100)
+        .local_cache(8)
+        .build()
+        .unwrap();
+    let barrier = Barrier::new(2);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let held: Vec<_> = (0..8).map(|_| pool.get()).collect();
+            drop(held);
+            barrier.wait();
+            barrier.wait();
+            // Its eight join the depot's two, and five may stay; one of these comes here.
+            let object = pool.get();
+            let stats = pool.stats();
+            assert!(stats.idle() <= 5, "{stats:?}");
+            assert!(stats.idle_shared * 10 <= 50, "{stats:?}");
+            drop(object);
+        });
+        barrier.wait();
+        pool.warm(4);
+        let report = pool.trim_to(50);
+        assert_eq!((report.dropped, report.caches_asked), (0, 1));
+        barrier.wait();
+    });
+    check(&pool.stats(), 100);
+}
+
+#[test]
+fn an_idle_pass_drops_what_nobody_needed() {
+    let pool = numbers().max_idle(100).local_cache(0).build().unwrap();
+    let held: Vec<_> = (0..10).map(|_| pool.get()).collect();
+    drop(held);
+    pool.trim_idle();
+    // Three are needed in this interval, seven are not.
+    let held: Vec<_> = (0..3).map(|_| pool.get()).collect();
+    drop(held);
+    assert_eq!(pool.trim_idle().dropped, 7);
+    assert_eq!(pool.stats().idle(), 3);
+    let mut newest: Vec<_> = (0..3).map(|_| pool.get()).map(|object| *object).collect();
+    newest.sort_unstable();
+    assert_eq!(newest, [7; 3], "the newest is taken each time");
+    assert_eq!(pool.trim_idle().dropped, 2);
+    assert_eq!(pool.trim_idle().dropped, 1);
+    check(&pool.stats(), 100);
+}
+
+#[test]
+fn an_idle_pass_has_caches_give_half() {
+    let pool = numbers().max_idle(100).local_cache(8).build().unwrap();
+    let held: Vec<_> = (0..8).map(|_| pool.get()).collect();
+    drop(held);
+    assert_eq!(pool.stats().idle_local, 8);
+    let mut local = Vec::new();
+    for _ in 0..5 {
+        pool.trim_idle();
+        local.push(pool.stats().idle_local);
+    }
+    assert_eq!(local, [4, 2, 1, 0, 0]);
+    pool.trim_idle();
+    assert_eq!(pool.stats().idle(), 0);
+    check(&pool.stats(), 100);
+}
+
+#[test]
+fn the_clean_up_thread_cleans_and_ends() {
+    let ledger = Ledger::default();
+    let (send, receive) = channel();
+    let pool = {
+        let ledger = ledger.clone();
+        Pool::builder()
+            .name("cleaned")
+            .factory(move || {
+                struct Told {
+                    _object: Object,
+                    _notify: Notify,
+                }
+                struct Notify(std::sync::mpsc::Sender<Option<String>>);
+                impl Drop for Notify {
+                    fn drop(&mut self) {
+                        let _ = self.0.send(thread::current().name().map(str::to_owned));
+                    }
+                }
+                Told {
+                    _object: ledger.make(),
+                    _notify: Notify(send.clone()),
+                }
+            })
+            .idle_timeout(Duration::from_millis(1))
+            .local_cache(0)
+            .build()
+            .unwrap()
+    };
+    pool.warm(3);
+    for _ in 0..3 {
+        let name = receive.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert_eq!(name.as_deref(), Some("overdrive-pool-cleaned"));
+    }
+    assert_eq!(ledger.alive(), 0);
+    drop(pool);
+    // The factory, and with it the only sender, is gone only when nobody holds the pool.
+    assert!(receive.recv().is_err());
+}
+
+#[test]
+fn a_pool_dropped_early_does_not_wait_for_the_timeout() {
+    let pool = numbers()
+        .idle_timeout(Duration::from_secs(3600))
+        .build()
+        .unwrap();
+    drop(pool);
+    let pool = numbers()
+        .idle_timeout(Duration::MAX)
+        .name("a\0b")
+        .build()
+        .unwrap();
+    drop(pool.clone());
+    drop(pool);
+}
