@@ -50,6 +50,14 @@ pub enum Keep {
 /// let pool = Pool::builder().factory(|| std::rc::Rc::new(1)).build();
 /// ```
 ///
+/// # The end of a pool
+///
+/// The idle objects are dropped with the last handle. A thread that is just ending, and the
+/// clean-up thread during a pass, hold a handle for that moment; if yours goes first, the objects
+/// are dropped over there, shortly after. Joining the threads that used the pool rules that out
+/// for them; the end of a `thread::scope` alone does not, because it does not wait for
+/// thread-local destructors.
+///
 /// # Panics in your code
 ///
 /// A panic in the factory, the reset, the weigher or the destructor of `T` passes through the

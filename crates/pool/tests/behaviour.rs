@@ -144,22 +144,21 @@ fn idle_objects_never_exceed_the_bound() {
             .unwrap();
         let barrier = Barrier::new(4);
         thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    for round in 0..20 {
-                        let held: Vec<_> = (0..20).map(|_| pool.get()).collect();
-                        barrier.wait();
-                        drop(held);
-                        barrier.wait();
-                        let stats = pool.stats();
-                        assert!(
-                            stats.idle() <= max_idle,
-                            "{max_idle}/{local}@{round} {stats:?}"
-                        );
-                        barrier.wait();
-                    }
-                });
-            }
+            let user = || {
+                for round in 0..20 {
+                    let held: Vec<_> = (0..20).map(|_| pool.get()).collect();
+                    barrier.wait();
+                    drop(held);
+                    barrier.wait();
+                    let stats = pool.stats();
+                    assert!(
+                        stats.idle() <= max_idle,
+                        "{max_idle}/{local}@{round} {stats:?}"
+                    );
+                    barrier.wait();
+                }
+            };
+            join((0..4).map(|_| scope.spawn(user)).collect());
         });
         let stats = pool.stats();
         check(&stats, max_idle);

@@ -149,7 +149,7 @@ fn a_panic_while_paying_for_a_trim_returns_the_object_in_hand() {
     let pool = objects(&ledger).local_cache(4).build().unwrap();
     let barrier = Barrier::new(2);
     thread::scope(|scope| {
-        scope.spawn(|| {
+        let owner = scope.spawn(|| {
             let mut held: Vec<_> = (0..3).map(|_| pool.get()).collect();
             held.iter_mut().for_each(|object| object.bomb = true);
             drop(held);
@@ -163,6 +163,8 @@ fn a_panic_while_paying_for_a_trim_returns_the_object_in_hand() {
         pool.trim();
         pool.warm(1);
         barrier.wait();
+        // To its real end: a scope does not wait for thread-local destructors.
+        owner.join().unwrap();
     });
     check(&pool.stats(), pool.max_idle());
     drop(pool);

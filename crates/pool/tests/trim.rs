@@ -44,7 +44,7 @@ fn trim_reaches_other_threads_at_their_next_operation() {
     let pool = objects(&ledger).local_cache(8).build().unwrap();
     let barrier = Barrier::new(2);
     thread::scope(|scope| {
-        scope.spawn(|| {
+        let owner = scope.spawn(|| {
             let held: Vec<_> = (0..6).map(|_| pool.get()).collect();
             drop(held);
             barrier.wait();
@@ -62,6 +62,8 @@ fn trim_reaches_other_threads_at_their_next_operation() {
         let report = pool.trim();
         assert_eq!((report.dropped, report.caches_asked), (0, 1));
         barrier.wait();
+        // To its real end: a scope does not wait for thread-local destructors.
+        owner.join().unwrap();
     });
     let stats = pool.stats();
     assert_eq!(stats.trimmed, 6);
@@ -75,7 +77,7 @@ fn a_put_after_a_trim_does_not_take_the_cache_for_full() {
     let pool = objects(&ledger).local_cache(4).build().unwrap();
     let barrier = Barrier::new(2);
     thread::scope(|scope| {
-        scope.spawn(|| {
+        let owner = scope.spawn(|| {
             let mut held: Vec<_> = (0..5).map(|_| pool.get()).collect();
             let last = held.pop();
             drop(held);
@@ -98,6 +100,8 @@ fn a_put_after_a_trim_does_not_take_the_cache_for_full() {
         barrier.wait();
         let _: TrimReport = pool.trim();
         barrier.wait();
+        // To its real end: a scope does not wait for thread-local destructors.
+        owner.join().unwrap();
     });
     check(&pool.stats(), pool.max_idle());
     drop(pool);
@@ -151,7 +155,7 @@ fn trim_to_holds_for_caches_that_hand_in_later() {
         .unwrap();
     let barrier = Barrier::new(2);
     thread::scope(|scope| {
-        scope.spawn(|| {
+        let owner = scope.spawn(|| {
             let held: Vec<_> = (0..8).map(|_| pool.get()).collect();
             drop(held);
             barrier.wait();
@@ -168,6 +172,8 @@ fn trim_to_holds_for_caches_that_hand_in_later() {
         let report = pool.trim_to(50);
         assert_eq!((report.dropped, report.caches_asked), (0, 1));
         barrier.wait();
+        // To its real end: a scope does not wait for thread-local destructors.
+        owner.join().unwrap();
     });
     check(&pool.stats(), 100);
 }
