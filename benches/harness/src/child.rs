@@ -30,10 +30,29 @@ pub(crate) struct Order {
     pub(crate) seconds: f64,
     /// Where recorded traces are.
     pub(crate) traces: Option<std::path::PathBuf>,
+    /// The workspace that is being measured.
+    pub(crate) workspace: std::path::PathBuf,
     /// The rows to run; all if empty.
     pub(crate) rows: Vec<String>,
     /// What to do.
     pub(crate) mode: Mode,
+}
+
+impl Order {
+    /// Measure all rows of a scenario on one thread.
+    pub(crate) fn new(scenario: &str, seed: u64, seconds: f64) -> Self {
+        Self {
+            scenario: scenario.to_owned(),
+            threads: 1,
+            seed,
+            input_seed: 42,
+            seconds,
+            traces: None,
+            workspace: std::path::PathBuf::new(),
+            rows: Vec::new(),
+            mode: Mode::Measure,
+        }
+    }
 }
 
 /// What a process is to do with its scenario.
@@ -67,6 +86,8 @@ pub(crate) struct RowAnswer {
     pub(crate) name: String,
     /// Its figure in the scenario's unit.
     pub(crate) value: f64,
+    /// What the answer check compared.
+    pub(crate) check: u64,
     /// Log of the cost of ours over its own, with its interval in this launch.
     pub(crate) against: Option<LaunchRatio>,
     /// Further figures by name.

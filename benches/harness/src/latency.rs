@@ -41,11 +41,15 @@ pub(crate) fn measure(
             _ => None,
         })
         .collect();
-    let checks = chosen.iter().zip(&servers).map(|(c, serve)| {
-        let sum = (0..scenario.check_ops).fold(0u64, |sum, i| sum.wrapping_add(serve(i)));
-        (c.name.clone(), sum)
-    });
-    let differ = disagreement(checks.collect());
+    let checks: Vec<(String, u64)> = chosen
+        .iter()
+        .zip(&servers)
+        .map(|(c, serve)| {
+            let sum = (0..scenario.check_ops).fold(0u64, |sum, i| sum.wrapping_add(serve(i)));
+            (c.name.clone(), sum)
+        })
+        .collect();
+    let differ = disagreement(checks.clone());
     if !differ.is_empty() {
         return Ok(Answer {
             differ,
@@ -71,7 +75,11 @@ pub(crate) fn measure(
             open_loop(&servers[i], &arrivals, setup.threads, &mut histograms[i]);
         }
     }
-    Ok(summarise(scenario, chosen, &histograms))
+    let mut answer = summarise(scenario, chosen, &histograms);
+    for (row, (_, check)) in answer.rows.iter_mut().zip(checks) {
+        row.check = check;
+    }
+    Ok(answer)
 }
 
 /// Nanoseconds from 1 to ten minutes, to three digits; longer ones count as ten
@@ -164,6 +172,7 @@ fn summarise(scenario: &Scenario, chosen: &[&Contender], histograms: &[Histogram
             RowAnswer {
                 name: c.name.clone(),
                 value: value(h),
+                check: 0,
                 against,
                 metrics: points
                     .iter()

@@ -1,5 +1,6 @@
 //! Measuring one scenario in one process.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use crate::alloc;
@@ -26,6 +27,7 @@ pub(crate) fn measure(scenario: &Scenario, order: &Order) -> Answer {
         seed: order.input_seed,
         threads: order.threads,
         traces: order.traces.clone(),
+        workspace: order.workspace.clone(),
     };
     let mut chosen: Vec<&Contender> = scenario
         .contenders
@@ -65,6 +67,7 @@ fn once(chosen: &[&Contender], setup: &Setup) -> Answer {
             answer.rows.push(RowAnswer {
                 name: contender.name.clone(),
                 value: figure.value,
+                check: figure.check,
                 against: None,
                 metrics: figure.metrics.into_iter().collect(),
                 points: figure.points,
@@ -91,32 +94,48 @@ pub(crate) fn team(
     chosen: &[&Contender],
     setup: &Setup,
     instances: usize,
-) -> Team {
-    let workers: Vec<Workers> = std::iter::repeat_n(chosen, instances)
-        .flatten()
-        .filter_map(|c| match &c.work {
-            Work::Time(make) => Some(make(setup)),
-            _ => None,
-        })
-        .collect();
+) -> Result<Team, String> {
+    let mut workers: Vec<Workers> = Vec::new();
+    for contender in std::iter::repeat_n(chosen, instances).flatten() {
+        if let Work::Time(make) = &contender.work {
+            let made = catch_unwind(AssertUnwindSafe(|| make(setup)));
+            workers.push(made.map_err(|_| format!("{} panicked while built", contender.name))?);
+        }
+    }
     let drivers = drivers(scenario, setup.threads);
-    Team::new(drivers, workers, scenario.own_threads)
+    Team::new(drivers, workers, scenario.own_threads).map_err(panicked(chosen))
 }
 
-/// Runs the answer check on every contender; the values if they differ.
+/// How many units of work a slice of `ops` operations per thread does in all.
+fn units(scenario: &Scenario, threads: usize, ops: u64) -> f64 {
+    let workers = if scenario.relay {
+        1
+    } else {
+        drivers(scenario, threads)
+    };
+    (ops * scenario.per_op) as f64 * workers as f64
+}
+
+/// Several threads must overlap for long enough to meet.
+const OVERLAP: u64 = 50;
+
+/// Runs the answer check on every contender; the checksums.
 pub(crate) fn check_time(
     scenario: &Scenario,
     chosen: &[&Contender],
+    setup: &Setup,
     team: &mut Team,
 ) -> Result<Vec<(String, u64)>, String> {
+    let ops = match drivers(scenario, setup.threads) {
+        1 => scenario.check_ops,
+        _ => scenario.check_ops * OVERLAP,
+    };
     let mut checks = Vec::new();
     for (i, contender) in chosen.iter().enumerate() {
-        let slice = team
-            .slice(i, scenario.check_ops)
-            .map_err(panicked(chosen))?;
+        let slice = team.slice(i, ops).map_err(panicked(chosen))?;
         checks.push((contender.name.clone(), slice.check));
     }
-    Ok(disagreement(checks))
+    Ok(checks)
 }
 
 fn time(
@@ -130,8 +149,9 @@ fn time(
     } else {
         scenario.instances
     };
-    let mut team = team(scenario, chosen, setup, instances);
-    let differ = check_time(scenario, chosen, &mut team)?;
+    let mut team = team(scenario, chosen, setup, instances)?;
+    let checks = check_time(scenario, chosen, setup, &mut team)?;
+    let differ = disagreement(checks.clone());
     if !differ.is_empty() {
         return Ok(Answer {
             differ,
@@ -148,12 +168,16 @@ fn time(
         .collect::<Result<Vec<_>, _>>()
         .map_err(panicked(chosen))?;
     let rounds = rounds(&mut team, &ops, instances, order).map_err(panicked(chosen))?;
-    let mut answer = summarise(scenario, chosen, &ops, &rounds);
+    let mut answer = summarise(scenario, chosen, setup.threads, &ops, &rounds);
     for (i, row) in answer.rows.iter_mut().enumerate() {
-        let (allocs, bytes) =
-            allocations(&mut team, i, scenario, setup.threads, ops[i]).map_err(panicked(chosen))?;
-        row.metrics.push(("allocs".into(), allocs));
-        row.metrics.push(("bytes".into(), bytes));
+        row.check = checks[i].1;
+        if chosen[i].counted {
+            let units = |ops| units(scenario, setup.threads, ops);
+            let (allocs, bytes) =
+                allocations(&mut team, i, units, ops[i]).map_err(panicked(chosen))?;
+            row.metrics.push(("allocs".into(), allocs));
+            row.metrics.push(("bytes".into(), bytes));
+        }
     }
     Ok(answer)
 }
@@ -209,6 +233,7 @@ fn rounds(
 fn summarise(
     scenario: &Scenario,
     chosen: &[&Contender],
+    threads: usize,
     ops: &[u64],
     rounds: &[Vec<Slice>],
 ) -> Answer {
@@ -220,7 +245,9 @@ fn summarise(
     let rows = chosen.iter().enumerate().map(|(i, contender)| {
         let wall = |r: &Vec<Slice>| per_unit(i, r[i].wall_ns);
         let mut values: Vec<f64> = rounds.iter().map(wall).collect();
-        let mut cpu: Vec<f64> = rounds.iter().map(|r| per_unit(i, r[i].cpu_ns)).collect();
+        let units = units(scenario, threads, ops[i]);
+        let cpu = |r: &Vec<Slice>| r[i].cpu_ns as f64 / units;
+        let mut cpu: Vec<f64> = rounds.iter().map(cpu).collect();
         let against = ours.filter(|&o| o != i).and_then(|o| {
             let log = |r: &Vec<Slice>| (per_unit(o, r[o].wall_ns) / wall(r)).ln();
             let mut logs: Vec<f64> = rounds.iter().map(log).collect();
@@ -234,6 +261,7 @@ fn summarise(
         RowAnswer {
             name: contender.name.clone(),
             value: stats::median(&mut values).unwrap_or(0.0),
+            check: 0,
             against,
             metrics: vec![
                 ("cpu_ns".into(), stats::median(&mut cpu).unwrap_or(0.0)),
@@ -253,15 +281,16 @@ fn summarise(
 fn allocations(
     team: &mut Team,
     contender: usize,
-    scenario: &Scenario,
-    threads: usize,
+    units: impl Fn(u64) -> f64,
     slice_ops: u64,
 ) -> Result<(f64, f64), Panicked> {
     let ops = slice_ops.saturating_mul(4);
     let (slice, stats) = alloc::measure(|| team.slice(contender, ops));
     slice?;
-    let units = (ops * scenario.per_op) as f64 * drivers(scenario, threads) as f64;
-    Ok((stats.allocs as f64 / units, stats.bytes as f64 / units))
+    Ok((
+        stats.allocs as f64 / units(ops),
+        stats.bytes as f64 / units(ops),
+    ))
 }
 
 /// One contender's loop, warmed up, inside [`counted_region`].
@@ -270,6 +299,7 @@ pub(crate) fn instructions(scenario: &Scenario, order: &Order, ops: u64) -> Answ
         seed: order.input_seed,
         threads: 1,
         traces: order.traces.clone(),
+        workspace: order.workspace.clone(),
     };
     let chosen = scenario
         .contenders

@@ -16,6 +16,9 @@ pub struct Setup {
     pub threads: usize,
     /// Where recorded traces are, if the user named a folder.
     pub traces: Option<PathBuf>,
+    /// The workspace that is being measured, for scenarios that take it as
+    /// their input. The same for both sides of a comparison of revisions.
+    pub workspace: PathBuf,
 }
 
 /// The loop of one thread: does that many operations and returns a checksum.
@@ -53,6 +56,7 @@ pub struct Contender {
     pub(crate) role: Role,
     pub(crate) version: String,
     pub(crate) reason: Option<String>,
+    pub(crate) counted: bool,
     pub(crate) work: Work,
 }
 
@@ -63,6 +67,7 @@ impl Contender {
             role,
             version: version.into(),
             reason: None,
+            counted: true,
             work,
         }
     }
@@ -123,6 +128,14 @@ impl Contender {
         contender
     }
 
+    /// Its allocations do not go through the global allocator, so they cannot
+    /// be counted.
+    #[must_use]
+    pub fn uncounted(mut self) -> Self {
+        self.counted = false;
+        self
+    }
+
     /// A remark that is shown with the row.
     #[must_use]
     pub fn remark(mut self, text: &str) -> Self {
@@ -159,6 +172,7 @@ pub struct Scenario {
     pub(crate) better: Better,
     pub(crate) threads: Vec<usize>,
     pub(crate) own_threads: bool,
+    pub(crate) relay: bool,
     pub(crate) instances: usize,
     pub(crate) per_op: u64,
     pub(crate) check_ops: u64,
@@ -178,6 +192,7 @@ impl Scenario {
             better,
             threads: vec![1],
             own_threads: false,
+            relay: false,
             instances: 3,
             per_op: 1,
             check_ops: 1_000,
@@ -251,6 +266,14 @@ impl Scenario {
     #[must_use]
     pub fn own_threads(mut self) -> Self {
         self.own_threads = true;
+        self
+    }
+
+    /// The threads hand the same operations on to each other, instead of doing
+    /// their own: CPU time and allocations are per operation of all together.
+    #[must_use]
+    pub fn relay(mut self) -> Self {
+        self.relay = true;
         self
     }
 

@@ -150,6 +150,10 @@ fn check(scenarios: &[Scenario], filters: &[String]) -> ExitCode {
         }
     }
     println!("{checked} agree, {different} differ, {failed} failed");
+    if checked + different + failed == 0 {
+        eprintln!("error: no scenario matches {filters:?}");
+        return ExitCode::from(2);
+    }
     match (different, failed) {
         (0, 0) => ExitCode::SUCCESS,
         (0, _) => ExitCode::FAILURE,
@@ -168,11 +172,12 @@ fn check_one(scenario: &Scenario, threads: usize) -> Result<Checked, String> {
     let setup = Setup {
         seed: 1,
         threads,
-        traces: None,
+        traces: std::env::var_os("OVERDRIVE_TRACES").map(Into::into),
+        workspace: std::env::current_dir().unwrap_or_default(),
     };
     let differ = if scenario.kind == Kind::Time {
-        let mut team = measure::team(scenario, &chosen, &setup, 1);
-        measure::check_time(scenario, &chosen, &mut team)?
+        let mut team = measure::team(scenario, &chosen, &setup, 1)?;
+        measure::disagreement(measure::check_time(scenario, &chosen, &setup, &mut team)?)
     } else {
         let checks = chosen.iter().map(|c| {
             let check = match &c.work {

@@ -53,7 +53,11 @@ pub(crate) struct Team {
 impl Team {
     /// Starts `threads - 1` further threads; each builds its own loops.
     /// `process_cpu` charges a slice with the CPU time of the whole process.
-    pub(crate) fn new(threads: usize, workers: Vec<Workers>, process_cpu: bool) -> Self {
+    pub(crate) fn new(
+        threads: usize,
+        workers: Vec<Workers>,
+        process_cpu: bool,
+    ) -> Result<Self, Panicked> {
         let shared = Arc::new(Shared::default());
         let workers = Arc::new(workers);
         let others = (1..threads)
@@ -63,7 +67,17 @@ impl Team {
                 std::thread::spawn(move || member(&shared, &workers, thread))
             })
             .collect::<Vec<_>>();
-        let loops = workers.iter().map(|w| w(0)).collect();
+        let mut loops = Vec::with_capacity(workers.len());
+        let mut failed = None;
+        for (contender, workers) in workers.iter().enumerate() {
+            match catch_unwind(AssertUnwindSafe(|| workers(0))) {
+                Ok(run) => loops.push(run),
+                Err(_) => {
+                    failed = Some(Panicked { contender });
+                    break;
+                }
+            }
+        }
         let cpu_clock = if process_cpu {
             clock::process_cpu
         } else {
@@ -77,7 +91,8 @@ impl Team {
             cpu_clock,
         };
         team.wait_done(); // every member has built its loops
-        team
+        // Only now: dropping the team joins its members.
+        failed.map_or(Ok(team), Err)
     }
 
     fn wait_done(&self) {
@@ -104,11 +119,16 @@ impl Team {
             shared.generation.fetch_add(1, Ordering::Release);
         }
         let result = catch_unwind(AssertUnwindSafe(|| run(ops)));
-        if !self.others.is_empty() {
+        let (wall, cpu_ns) = if self.others.is_empty() {
+            let wall = start.elapsed();
+            (wall, (self.cpu_clock)() - cpu)
+        } else {
+            // Waiting for the others is not this contender's work.
+            let own_cpu = (self.cpu_clock)() - cpu;
             self.wait_done();
-        }
-        let wall_ns = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let cpu_ns = (self.cpu_clock)() - cpu;
+            (start.elapsed(), own_cpu)
+        };
+        let wall_ns = u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX);
         match result {
             Ok(check) if !shared.panicked.load(Ordering::Relaxed) => Ok(Slice {
                 wall_ns,

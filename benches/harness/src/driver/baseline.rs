@@ -9,7 +9,7 @@ use super::launch::Program;
 use super::options::Options;
 use super::run::{Item, progress};
 use super::select::Workspace;
-use crate::child::{Mode, Order, RowAnswer};
+use crate::child::{RowAnswer, ScenarioEntry};
 use crate::results::{Kind, Role, Row, ScenarioResult, Status};
 use crate::stats::{self, Interval, Launch};
 
@@ -99,7 +99,7 @@ impl Revision {
     }
 
     /// Adds to each scenario a row for ours at the old revision, and returns
-    /// those that got slower by more than the gate.
+    /// what a gate has against them, one sentence each.
     pub(super) fn compare(
         &self,
         new: &Program,
@@ -116,81 +116,99 @@ impl Revision {
         })?;
         let pairs = options.launches.max(PAIRS);
         let bar = progress(items.len() * pairs as usize);
-        let mut regressions = Vec::new();
+        let mut objections = Vec::new();
         for (item, result) in items.iter().zip(results) {
             bar.set_message(format!("{} against {}", item.label(), self.name));
-            let timed = matches!(item.entry.kind, Kind::Time | Kind::Latency);
-            let old_row = known.scenarios.iter().find(|s| s.id == item.entry.id);
-            let old_row = old_row.and_then(|s| s.rows.iter().find(|r| r.role == Role::Ours));
-            let (Some(old_row), true) = (old_row, timed) else {
-                result.rows.push(self.row(None, None));
-                continue;
+            let ours = |s: &ScenarioEntry| {
+                let row = s.rows.iter().find(|r| r.role == Role::Ours);
+                row.map(|r| r.name.clone())
             };
-            let new_row = item.entry.rows.iter().find(|r| r.role == Role::Ours);
-            let new_name = new_row.map(|r| r.name.clone()).unwrap_or_default();
-            let mut launches = Vec::new();
-            let mut values = Vec::new();
-            for pair in 0..pairs {
-                let order = |row: &str| Order {
-                    scenario: item.entry.id.clone(),
-                    threads: item.threads,
-                    seed: fastrand::u64(..),
-                    input_seed: 42,
-                    seconds: options.seconds / f64::from(pairs),
-                    traces: options.traces.clone(),
-                    rows: vec![row.to_owned()],
-                    mode: Mode::Measure,
-                };
-                // Which of the two goes first changes at random.
-                let (a, b);
-                if fastrand::bool() {
-                    a = new.launch(&order(&new_name), 1)?;
-                    b = old.launch(&order(&old_row.name), 1)?;
-                } else {
-                    b = old.launch(&order(&old_row.name), 1)?;
-                    a = new.launch(&order(&new_name), 1)?;
+            let old_entry = known.scenarios.iter().find(|s| s.id == item.entry.id);
+            let names = old_entry.and_then(ours).zip(ours(&item.entry));
+            let timed = matches!(item.entry.kind, Kind::Time | Kind::Latency);
+            let row = match names {
+                _ if !timed => self.skipped("computed, not timed"),
+                None => self.skipped("not in the baseline"),
+                Some((old_name, new_name)) => {
+                    let mut launches = Vec::new();
+                    let mut values = Vec::new();
+                    for _ in 0..pairs {
+                        let pair = [(new, new_name.as_str()), (old, old_name.as_str())];
+                        let [new, old] = self.pair(pair, item, options, pairs)?;
+                        bar.inc(1);
+                        let log = (new.value / old.value).ln();
+                        if log.is_finite() && new.check == old.check {
+                            values.push(old.value);
+                            launches.push(Launch {
+                                median: log,
+                                low: log,
+                                high: log,
+                            });
+                        }
+                    }
+                    match stats::combine(&launches) {
+                        None => self.skipped("its answers differ: the work has changed"),
+                        Some(ratio) => self.row(stats::median(&mut values), Some(ratio)),
+                    }
                 }
-                let value = |rows: &[RowAnswer]| rows.first().map_or(f64::NAN, |r| r.value);
-                let (new, old) = (value(&a.rows), value(&b.rows));
-                let log = (new / old).ln();
-                if log.is_finite() {
-                    values.push(old);
-                    launches.push(Launch {
-                        median: log,
-                        low: log,
-                        high: log,
-                    });
+            };
+            if let Some(gate) = options.gate.filter(|_| timed) {
+                let label = item.label();
+                match (row.cost_ratio, &row.reason) {
+                    (Some(ratio), _) if ratio.low > 1.0 + gate / 100.0 => {
+                        objections.push(format!("{label} is slower by more than {gate} %"));
+                    }
+                    (None, Some(reason)) => objections.push(format!("{label}: {reason}")),
+                    _ => {}
                 }
-                bar.inc(u64::from(pair < pairs));
             }
-            let ratio = stats::combine(&launches);
-            if let (Some(gate), Some(ratio)) = (options.gate, ratio)
-                && ratio.low > 1.0 + gate / 100.0
-            {
-                regressions.push(item.label());
-            }
-            result
-                .rows
-                .push(self.row(stats::median(&mut values), ratio));
+            result.rows.push(row);
         }
         bar.finish_and_clear();
-        Ok(regressions)
+        Ok(objections)
+    }
+
+    /// One launch of each program, in random order.
+    fn pair(
+        &self,
+        pair: [(&Program, &str); 2],
+        item: &Item,
+        options: &Options,
+        pairs: u32,
+    ) -> Result<[RowAnswer; 2], Failure> {
+        let launch = |(program, row): (&Program, &str)| {
+            let seconds = options.seconds / f64::from(pairs);
+            // This tree is the input of both sides.
+            let mut order = item.order(options, &self.repository, fastrand::u64(..), seconds);
+            order.rows = vec![row.to_owned()];
+            let answer = program.launch(&order, 1)?;
+            let row = answer.rows.into_iter().next();
+            row.ok_or_else(|| Failure::Error(format!("{}: no answer", item.label())))
+        };
+        let [first, second] = pair;
+        if fastrand::bool() {
+            Ok([launch(first)?, launch(second)?])
+        } else {
+            let second = launch(second)?;
+            Ok([launch(first)?, second])
+        }
+    }
+
+    fn skipped(&self, reason: &str) -> Row {
+        Row {
+            status: Status::Skipped,
+            reason: Some(reason.to_owned()),
+            ..self.row(None, None)
+        }
     }
 
     fn row(&self, value: Option<f64>, cost_ratio: Option<Interval>) -> Row {
-        let status = if value.is_some() {
-            Status::Ok
-        } else {
-            Status::Skipped
-        };
         Row {
             name: format!("baseline {}", self.name),
             role: Role::Context,
             version: self.name.clone(),
-            status,
-            reason: value
-                .is_none()
-                .then(|| "not timed, or not in the baseline".to_owned()),
+            status: Status::Ok,
+            reason: None,
             value,
             cost_ratio,
             metrics: std::collections::BTreeMap::new(),

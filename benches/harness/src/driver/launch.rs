@@ -1,8 +1,8 @@
 //! Starting benchmark binaries and reading their answers.
 
 use std::io::Read;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -42,11 +42,22 @@ impl Program {
         Ok(catalogue)
     }
 
-    /// Runs the answer check; true if all agree.
-    pub(super) fn check(&self, ids: &[String]) -> Result<Option<i32>, Failure> {
+    /// Runs the answer check of the scenarios that the filters mean, prints what
+    /// it says, and returns its exit code.
+    pub(super) fn check(
+        &self,
+        filters: &[String],
+        traces: Option<&Path>,
+        rows: usize,
+    ) -> Result<Option<i32>, Failure> {
         let mut command = self.command();
-        command.arg("--check").args(ids);
-        let status = command.status().map_err(|e| self.failed(&e.to_string()))?;
+        command.arg("--check").args(filters);
+        if let Some(traces) = traces {
+            command.env("OVERDRIVE_TRACES", traces);
+        }
+        let patience = Duration::from_secs(60 + 5 * rows as u64);
+        let (status, text) = finish(command, patience).map_err(|e| self.failed(&e.to_string()))?;
+        print!("{text}");
         Ok(status.code())
     }
 
@@ -77,15 +88,16 @@ impl Program {
         let mut command = Command::new("valgrind");
         command
             .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
-            .arg("--toggle-collect=*counted_region*")
-            .arg(&self.path)
-            .args(&self.prefix)
-            .arg("--child")
-            .arg(text);
-        let output = command
-            .output()
-            .map_err(|e| Failure::Error(format!("valgrind did not start: {e}")))?;
-        let log = String::from_utf8_lossy(&output.stderr);
+            .arg("--toggle-collect=*counted_region*");
+        let log = std::env::temp_dir().join(format!("overdrive-icount-{}", std::process::id()));
+        command.arg(format!("--log-file={}", log.display()));
+        command.arg(&self.path).args(&self.prefix);
+        command.arg("--child").arg(text);
+        let ran = output(command, Duration::from_secs(600));
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        let _gone = std::fs::remove_file(&log);
+        ran.map_err(|e| self.of(order, &e.to_string()))?;
+        let log = text;
         log.lines()
             .find_map(|line| line.split("Collected :").nth(1)?.trim().parse().ok())
             .ok_or_else(|| self.of(order, "callgrind counted nothing"))
@@ -109,8 +121,18 @@ fn answer<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     serde_json::from_str(line).map_err(|e| format!("the answer is not understood: {e}"))
 }
 
-/// The standard output of a process that is given so much time.
-fn output(mut command: Command, patience: Duration) -> Result<String, Failure> {
+/// The standard output of a process that is given so much time and succeeds.
+fn output(command: Command, patience: Duration) -> Result<String, Failure> {
+    let (status, text) = finish(command, patience)?;
+    if status.success() {
+        Ok(text)
+    } else {
+        Err(Failure::Error(format!("the process ended with {status}")))
+    }
+}
+
+/// How a process that is given so much time ended, and its standard output.
+fn finish(mut command: Command, patience: Duration) -> Result<(ExitStatus, String), Failure> {
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -138,11 +160,8 @@ fn output(mut command: Command, patience: Duration) -> Result<String, Failure> {
     let status = child
         .wait()
         .map_err(|e| Failure::Error(format!("cannot be waited for: {e}")))?;
-    if !status.success() {
-        return Err(Failure::Error(format!("the process ended with {status}")));
-    }
-    reader
-        .join()
+    let text = reader.join();
+    text.map(|text| (status, text))
         .map_err(|_| Failure::Error("the answer could not be read".into()))
 }
 

@@ -22,7 +22,7 @@ use run::{Control, Item};
 use select::Workspace;
 
 use crate::child::Catalogue;
-use crate::results::{Noise, Results, SCHEMA_VERSION, Stamp, Tier};
+use crate::results::{Noise, Results, Role, SCHEMA_VERSION, Stamp, Tier};
 use crate::{report, suite};
 
 /// Off by more than this, the A/A control stamps a run noisy.
@@ -183,7 +183,9 @@ fn check(
 ) -> Result<(), Failure> {
     for suite in suites {
         let program = program(workspace, suite, own)?;
-        match program.check(&options.filters)? {
+        let catalogue = program.catalogue()?;
+        let rows = catalogue.scenarios.iter().map(|s| s.rows.len()).sum();
+        match program.check(&options.filters, options.traces.as_deref(), rows)? {
             Some(0) => {}
             Some(4) => return Err(Failure::Differ(format!("{suite}: answers differ"))),
             _ => return Err(Failure::Error(format!("{suite}: the answer check failed"))),
@@ -242,20 +244,27 @@ fn bench(
     let dir = run_dir(workspace, &results)?;
     let icount = options.icount && callgrind_answers();
     let mut control = Control::new(own.clone());
-    let mut regressions = Vec::new();
+    let mut objections = Vec::new();
+    let mut failed = Vec::new();
     let mut skipped = Vec::new();
     for suite in suites {
         let program = program(workspace, suite, own)?;
         let catalogue = program.catalogue()?;
         let (items, left) = plan(catalogue, options);
         skipped.extend(left);
-        let mut found = run::suite(&program, &items, options, seed, &mut control)?;
+        peers_match(&items, options)?;
+        // Before an hour of measuring, not after.
+        let base = old.as_ref().map(|old| Ok((old, old.build(suite, own)?)));
+        let base = base.transpose()?;
+        let root = &workspace.root;
+        let measured = run::suite(&program, &items, options, root, seed, &mut control)?;
+        let mut found = measured.results;
+        failed.extend(measured.failed);
         if icount {
-            run::count_instructions(&program, &items, &mut found, options)?;
+            run::count_instructions(&program, &items, &mut found, options, root)?;
         }
-        if let Some(old) = &old {
-            let base = old.build(suite, own)?;
-            regressions.extend(old.compare(&program, &base, &items, &mut found, options)?);
+        if let Some((old, base)) = &base {
+            objections.extend(old.compare(&program, base, &items, &mut found, options)?);
         }
         println!("{}", table::suite(suite, &found));
         results.scenarios.extend(found);
@@ -263,7 +272,25 @@ fn bench(
         write(&results, &dir, options)?;
     }
     summary(&results, options, &skipped, &dir);
-    verdict(&results, options, bounds.as_deref(), &regressions)
+    let verdict = verdict(&results, options, bounds.as_deref(), &objections);
+    if failed.is_empty() {
+        verdict
+    } else {
+        Err(Failure::Error(failed.join("; ")))
+    }
+}
+
+/// `--peer` must leave a peer somewhere, if there is one at all.
+fn peers_match(items: &[Item], options: &Options) -> Result<(), Failure> {
+    let Some(pattern) = &options.peer else {
+        return Ok(());
+    };
+    let rows = items.iter().flat_map(|item| &item.entry.rows);
+    let mut peers = rows.filter(|r| r.role == Role::Peer).peekable();
+    if peers.peek().is_none() || peers.any(|r| pattern.is_match(&r.name)) {
+        return Ok(());
+    }
+    Err(Failure::Usage(format!("no peer matches {pattern}")))
 }
 
 /// Brings the run's own figures up to date.
@@ -294,13 +321,25 @@ fn callgrind_answers() -> bool {
 fn run_dir(workspace: &Workspace, results: &Results) -> Result<PathBuf, Failure> {
     let machine = &results.machine;
     let time = machine.started.replace([':', '-'], "");
-    let dir = workspace
-        .target
-        .join("overdrive-bench")
-        .join(format!("{time}-{}", machine.git));
-    std::fs::create_dir_all(&dir)
-        .map_err(|e| Failure::Error(format!("cannot create {}: {e}", dir.display())))?;
-    Ok(dir)
+    let home = workspace.target.join("overdrive-bench");
+    let failed = |e: std::io::Error| {
+        Failure::Error(format!("cannot create a folder in {}: {e}", home.display()))
+    };
+    std::fs::create_dir_all(&home).map_err(failed)?;
+    // Another run may have begun in the same second.
+    for n in 1.. {
+        let suffix = if n == 1 {
+            String::new()
+        } else {
+            format!("-{n}")
+        };
+        let dir = home.join(format!("{time}-{}{suffix}", machine.git));
+        match std::fs::create_dir(&dir) {
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
+            made => return made.map(|()| dir).map_err(failed),
+        }
+    }
+    unreachable!("there is always another number")
 }
 
 /// Writes both files, and their copies where the user wants them.
@@ -359,7 +398,7 @@ fn verdict(
     results: &Results,
     options: &Options,
     bounds: Option<&[bounds::Bound]>,
-    regressions: &[String],
+    objections: &[String],
 ) -> Result<(), Failure> {
     let mut missed = Vec::new();
     if let Some(bounds) = bounds {
@@ -373,13 +412,21 @@ fn verdict(
             println!("{line}");
         }
         println!("{held} of {} bounds hold", held + short.len());
+        if held + short.len() == 0 {
+            return Err(Failure::Usage(
+                "none of the bounds is about what was measured".into(),
+            ));
+        }
         missed.extend((!short.is_empty()).then(|| format!("{} bounds missed", short.len())));
     }
-    if let (Some(gate), false) = (options.gate, regressions.is_empty()) {
-        let text = format!("slower by more than {gate} %: {}", regressions.join(", "));
+    if options.gate.is_some() {
         match results.noise.stamp {
-            Stamp::Quiet => missed.push(text),
-            Stamp::Noisy => println!("not judged, the run is noisy: {text}"),
+            Stamp::Quiet => missed.extend(objections.iter().cloned()),
+            Stamp::Noisy => {
+                return Err(Failure::Error(
+                    "the gate does not judge: the A/A control says that the run is noisy".into(),
+                ));
+            }
         }
     }
     if missed.is_empty() {

@@ -29,7 +29,8 @@ FILTER is a group (pool), a scenario (pool/get_put_4k) or a part of its name.
   --check           run every contender briefly and compare answers; no timing
   --self-test       plant known differences and see whether they are found
   --baseline REV    measure this tree against a git revision, binaries alternating
-  --gate PCT        with --baseline: exit 3 if a scenario of ours got slower by more
+  --gate PCT        with --baseline: exit 3 if a scenario of ours got slower by more, or cannot
+                    be compared; exit 1 if the run is too noisy to judge
   --json FILE       also write results.json there
   --html FILE       also write report.html there
 
@@ -155,6 +156,19 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Options,
     if o.gate.is_some() && o.baseline.is_none() {
         return Err(usage("--gate needs --baseline REV to compare with"));
     }
+    let timing = [
+        (o.baseline.is_some(), "--baseline"),
+        (o.bounds.is_some(), "--bounds"),
+        (o.threads.is_some(), "--threads"),
+        (o.peer.is_some(), "--peer"),
+        (o.icount, "--icount"),
+    ];
+    let stray = timing.iter().find(|(given, _)| *given);
+    if let (Some((_, flag)), Action::Check | Action::List | Action::SelfTest) = (stray, o.action) {
+        return Err(usage(format!(
+            "{flag} needs a measurement, not a check or list"
+        )));
+    }
     let (default_launches, default_seconds) = match (o.quick, thorough) {
         (true, _) => (2, 0.2),
         (_, true) => (15, 3.0),
@@ -195,7 +209,11 @@ fn thread_counts(text: &OsString) -> Result<Vec<usize>, Failure> {
     let text = text.to_string_lossy();
     let counts: Result<Vec<usize>, _> = text.split(',').map(|n| n.trim().parse()).collect();
     match counts {
-        Ok(counts) if counts.iter().all(|n| (1..=256).contains(n)) => Ok(counts),
+        Ok(mut counts) if counts.iter().all(|n| (1..=256).contains(n)) => {
+            counts.sort_unstable();
+            counts.dedup();
+            Ok(counts)
+        }
         _ => Err(Failure::Usage(format!(
             "--threads takes counts from 1 to 256 like 1,2,4, not {text:?}"
         ))),
@@ -246,6 +264,8 @@ mod tests {
             "--json /does/not/exist/r.json",
             "--quick --thorough",
             "--no-such-flag",
+            "--check --peer x",
+            "--list --threads 2",
             "--baseline",
         ] {
             let message = refused(text);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
+use std::path::Path;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -30,17 +31,21 @@ impl Item {
         !row.known_wrong && !left_out(row, options)
     }
 
-    fn order(&self, options: &Options, launch: u32, seed: u64) -> Order {
+    /// An order for the rows that run.
+    pub(super) fn order(
+        &self,
+        options: &Options,
+        workspace: &Path,
+        seed: u64,
+        seconds: f64,
+    ) -> Order {
         let rows = self.entry.rows.iter().filter(|r| self.runs(r, options));
         Order {
-            scenario: self.entry.id.clone(),
             threads: self.threads,
-            seed: seed.wrapping_add(u64::from(launch) << 32),
-            input_seed: 42,
-            seconds: options.seconds / f64::from(options.launches),
             traces: options.traces.clone(),
+            workspace: workspace.to_owned(),
             rows: rows.map(|r| r.name.clone()).collect(),
-            mode: Mode::Measure,
+            ..Order::new(&self.entry.id, seed, seconds)
         }
     }
 }
@@ -69,16 +74,7 @@ impl Control {
     }
 
     fn listen(&mut self, seed: u64) -> Result<(), Failure> {
-        let order = Order {
-            scenario: builtin::CONTROL.to_owned(),
-            threads: 1,
-            seed,
-            input_seed: 42,
-            seconds: 0.03,
-            traces: None,
-            rows: Vec::new(),
-            mode: Mode::Measure,
-        };
+        let order = Order::new(builtin::CONTROL, seed, 0.03);
         let answer = self.program.launch(&order, 2)?;
         let copy = answer.rows.iter().find(|r| r.name == builtin::COPY);
         self.launches
@@ -106,38 +102,72 @@ pub(super) fn progress(length: usize) -> ProgressBar {
     bar
 }
 
-/// Measures every item in every launch.
+/// What a suite's measuring gave.
+#[derive(Debug)]
+pub(super) struct Measured {
+    pub(super) results: Vec<ScenarioResult>,
+    /// One sentence for each scenario that could not be measured.
+    pub(super) failed: Vec<String>,
+}
+
+/// Measures every item in every launch. An item that fails is not tried again
+/// and does not stop the others.
 pub(super) fn suite(
     program: &Program,
     items: &[Item],
     options: &Options,
+    workspace: &Path,
     seed: u64,
     control: &mut Control,
-) -> Result<Vec<ScenarioResult>, Failure> {
+) -> Result<Measured, Failure> {
     let mut answers: Vec<Vec<Answer>> = vec![Vec::new(); items.len()];
+    let mut faults: Vec<Option<String>> = vec![None; items.len()];
     let mut turn: Vec<usize> = (0..items.len()).collect();
     let bar = progress(items.len() * options.launches as usize);
     for launch in 0..options.launches {
         fastrand::Rng::with_seed(seed ^ u64::from(launch)).shuffle(&mut turn);
         for &i in &turn {
+            bar.inc(1);
             let item = &items[i];
             bar.set_message(item.label());
             let once = !matches!(item.entry.kind, Kind::Time | Kind::Latency);
-            if !(once && launch > 0) {
-                let order = item.order(options, launch, seed);
-                let answer = program.launch(&order, order.rows.len())?;
-                if !answer.differ.is_empty() {
+            if faults[i].is_some() || (once && launch > 0) {
+                continue;
+            }
+            let seed = seed.wrapping_add(u64::from(launch) << 32);
+            let seconds = options.seconds / f64::from(options.launches);
+            let order = item.order(options, workspace, seed, seconds);
+            match program.launch(&order, order.rows.len()) {
+                Err(failure) => faults[i] = Some(failure.to_string()),
+                Ok(answer) if !answer.differ.is_empty() => {
                     return Err(Failure::Differ(differ(item, &answer.differ)));
                 }
-                answers[i].push(answer);
-                control.listen(order.seed)?;
+                Ok(answer) => answers[i].push(answer),
             }
-            bar.inc(1);
+            control.listen(seed)?;
         }
     }
     bar.finish_and_clear();
-    let results = items.iter().zip(&answers);
-    Ok(results.map(|(item, a)| result(item, a, options)).collect())
+    let results = items.iter().zip(&answers).zip(&faults);
+    let results = results.map(|((item, answers), fault)| match fault {
+        None => result(item, answers, options),
+        Some(fault) => failed(item, fault, options),
+    });
+    Ok(Measured {
+        results: results.collect(),
+        failed: faults.into_iter().flatten().collect(),
+    })
+}
+
+/// The result of an item that could not be measured: all rows with the reason.
+fn failed(item: &Item, fault: &str, options: &Options) -> ScenarioResult {
+    let mut result = result(item, &[], options);
+    for row in &mut result.rows {
+        if row.status == Status::Skipped && row.reason.is_none() {
+            row.reason = Some(fault.to_owned());
+        }
+    }
+    result
 }
 
 fn differ(item: &Item, values: &[(String, u64)]) -> String {
@@ -220,7 +250,9 @@ fn row(
         }
     }
     if scenario.kind == Kind::Time && status == Status::Ok {
-        metrics.insert("instructions".into(), None);
+        for name in ["allocs", "bytes", "instructions"] {
+            metrics.entry(name.into()).or_insert(None);
+        }
     }
     let cost_ratio = match scenario.kind {
         _ if entry.role == Role::Ours => None,
@@ -289,6 +321,7 @@ pub(super) fn count_instructions(
     items: &[Item],
     results: &mut [ScenarioResult],
     options: &Options,
+    workspace: &Path,
 ) -> Result<(), Failure> {
     let bar = progress(results.iter().map(|r| r.rows.len()).sum());
     for (item, result) in items.iter().zip(results) {
@@ -298,7 +331,7 @@ pub(super) fn count_instructions(
         }
         for row in result.rows.iter_mut().filter(|r| r.status == Status::Ok) {
             bar.set_message(format!("instructions of {} in {}", row.name, entry.id));
-            let mut order = item.order(options, 0, 1);
+            let mut order = item.order(options, workspace, 1, 0.0);
             order.rows = vec![row.name.clone()];
             let ops = entry.check_ops;
             order.mode = Mode::Instructions { ops };

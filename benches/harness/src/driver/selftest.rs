@@ -10,7 +10,7 @@ use super::builtin;
 use super::launch::Program;
 use super::machine;
 use super::run::progress;
-use crate::child::{Mode, Order};
+use crate::child::Order;
 use crate::stats::{self, Launch, Verdict};
 
 const RUNS: usize = 20;
@@ -74,15 +74,10 @@ fn experiment(own: &Program) -> Result<Counts, Failure> {
     for run in 0..RUNS {
         let mut launches: [Vec<Launch>; 3] = Default::default();
         for _ in 0..LAUNCHES {
+            let seconds = SECONDS / f64::from(LAUNCHES);
             let order = Order {
-                scenario: builtin::PLANTED.to_owned(),
-                threads: 1,
-                seed: fastrand::u64(..),
                 input_seed: run as u64,
-                seconds: SECONDS / f64::from(LAUNCHES),
-                traces: None,
-                rows: Vec::new(),
-                mode: Mode::Measure,
+                ..Order::new(builtin::PLANTED, fastrand::u64(..), seconds)
             };
             let answer = own.launch(&order, 4)?;
             let names = [builtin::COPY, builtin::PLUS[0], builtin::PLUS[1]];

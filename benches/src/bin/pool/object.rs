@@ -1,7 +1,7 @@
 //! What is pooled, and what every pool must do with it.
 
-use std::cell::RefCell;
-use std::mem::MaybeUninit;
+use std::cell::UnsafeCell;
+use std::mem::{ManuallyDrop, MaybeUninit};
 
 /// Capacity of the pooled buffers.
 pub(crate) const BUFFER: usize = 4096;
@@ -21,16 +21,59 @@ pub(crate) trait Object: Payload + Send + 'static {
     /// Back to the state of a new one, without giving up memory.
     fn clear(&mut self);
     /// The calling thread's own free list of such objects.
-    fn local<R>(f: impl FnOnce(&mut Vec<Box<Self>>) -> R) -> R;
+    fn local<R>(f: impl FnOnce(&Local<Self>) -> R) -> R
+    where
+        Self: Sized;
+}
+
+/// The least that a thread's free list can be: one object apart, so that taking
+/// and returning one depends on one store; no bound, no count, no destructor.
+///
+/// # Invariants
+/// 1. It is in a thread-local, so only its thread has a reference to it, and no
+///    borrow of its contents outlives `pop` or `push`, which call nothing that
+///    could come back here.
+pub(crate) struct Local<T> {
+    one: UnsafeCell<Option<Box<T>>>,
+    rest: UnsafeCell<Vec<Box<T>>>,
+}
+
+impl<T> Local<T> {
+    pub(crate) const fn new() -> Self {
+        Self {
+            one: UnsafeCell::new(None),
+            rest: UnsafeCell::new(Vec::new()),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn pop(&self) -> Option<Box<T>> {
+        // SAFETY: invariant 1.
+        let (one, rest) = unsafe { (&mut *self.one.get(), &mut *self.rest.get()) };
+        rest.pop().or_else(|| one.take())
+    }
+
+    #[inline]
+    pub(crate) fn push(&self, object: Box<T>) {
+        // SAFETY: invariant 1.
+        let (one, rest) = unsafe { (&mut *self.one.get(), &mut *self.rest.get()) };
+        if one.is_none() {
+            *one = Some(object);
+        } else {
+            rest.push(object);
+        }
+    }
 }
 
 macro_rules! local_list {
     ($type:ty) => {
-        fn local<R>(f: impl FnOnce(&mut Vec<Box<Self>>) -> R) -> R {
+        #[inline]
+        fn local<R>(f: impl FnOnce(&Local<Self>) -> R) -> R {
             thread_local! {
-                static LIST: RefCell<Vec<Box<$type>>> = const { RefCell::new(Vec::new()) };
+                static LIST: ManuallyDrop<Local<$type>> =
+                    const { ManuallyDrop::new(Local::new()) };
             }
-            LIST.with(|list| f(&mut list.borrow_mut()))
+            LIST.with(|list| f(list))
         }
     };
 }

@@ -1,6 +1,6 @@
 //! The pool of this project.
 
-use overdrive_pool::{Keep, Pool, Pooled};
+use overdrive_pool::{Keep, OwnedPooled, Pool, Pooled};
 
 use crate::object::{BUFFER, Object, Small, Source};
 
@@ -49,6 +49,48 @@ impl Build for Small {
         let built = builder.factory(Self::make).build();
         built.expect("the settings are valid")
     }
+}
+
+/// Our pool through guards that hold a handle of it and may be stored.
+pub(crate) struct Owned<T: Object>(Pool<T>);
+
+impl<T: Build> Owned<T> {
+    pub(crate) fn new() -> Self {
+        Self(T::pool())
+    }
+}
+
+impl<T: Object> Source for Owned<T> {
+    type Held = OwnedPooled<T>;
+    type Payload = T;
+
+    #[inline]
+    fn take(&'static self) -> Self::Held {
+        self.0.get_owned()
+    }
+
+    #[inline]
+    fn give(&'static self, held: Self::Held) {
+        drop(held);
+    }
+
+    #[inline]
+    fn payload(held: &mut Self::Held) -> &mut T {
+        held
+    }
+}
+
+/// Our buffers without thread caches: the fallback of the fast path.
+pub(crate) fn shared_buffers() -> Pool<Vec<u8>> {
+    let builder = Pool::builder().name("shared buffers").local_cache(0);
+    let built = builder
+        .factory(|| Vec::with_capacity(BUFFER))
+        .reset(|buffer: &mut Vec<u8>| {
+            buffer.clear();
+            Keep::Yes
+        })
+        .build();
+    built.expect("the settings are valid")
 }
 
 impl<T: Object> Source for Pool<T> {

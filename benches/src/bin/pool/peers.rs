@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use crossbeam_queue::{ArrayQueue, SegQueue};
-use lockfree_object_pool::{LinearObjectPool, LinearReusable};
+use lockfree_object_pool::{
+    LinearObjectPool, LinearReusable, SpinLockObjectPool, SpinLockReusable,
+};
 use opool::PoolAllocator;
 use sharded_slab::Clear;
 
@@ -43,7 +45,7 @@ impl<T: Object> Source for ObjectPool<T> {
     }
 }
 
-/// `lockfree-object-pool`: its fastest pool, `LinearObjectPool`.
+/// `lockfree-object-pool`: its `LinearObjectPool`.
 pub(crate) struct Lockfree<T>(LinearObjectPool<T>);
 
 impl<T: Object> Lockfree<T> {
@@ -54,6 +56,37 @@ impl<T: Object> Lockfree<T> {
 
 impl<T: Object + Sync> Source for Lockfree<T> {
     type Held = LinearReusable<'static, T>;
+    type Payload = T;
+
+    #[inline]
+    fn take(&'static self) -> Self::Held {
+        self.0.pull()
+    }
+
+    #[inline]
+    fn give(&'static self, held: Self::Held) {
+        drop(held);
+    }
+
+    #[inline]
+    fn payload(held: &mut Self::Held) -> &mut T {
+        held
+    }
+}
+
+/// `lockfree-object-pool`: its `SpinLockObjectPool`.
+pub(crate) struct SpinLock<T>(SpinLockObjectPool<T>);
+
+impl<T: Object> SpinLock<T> {
+    pub(crate) fn new() -> Self {
+        Self(SpinLockObjectPool::new(T::make, |object: &mut T| {
+            object.clear();
+        }))
+    }
+}
+
+impl<T: Object> Source for SpinLock<T> {
+    type Held = SpinLockReusable<'static, T>;
     type Payload = T;
 
     #[inline]

@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::sync::{Mutex, PoisonError};
 
-use crate::object::{Object, Source};
+use crate::object::{Local, Object, Source};
 
 /// A thread-local free list: no sharing, no bound, no statistics.
 pub(crate) struct ThreadLocal<T>(PhantomData<fn() -> T>);
@@ -23,7 +23,7 @@ impl<T: Object> Source for ThreadLocal<T> {
 
     #[inline]
     fn take(&'static self) -> Box<T> {
-        T::local(Vec::pop).unwrap_or_else(|| Box::new(T::make()))
+        T::local(Local::pop).unwrap_or_else(|| Box::new(T::make()))
     }
 
     #[inline]

@@ -1,7 +1,7 @@
 //! The scenarios.
 
 use std::hint::black_box;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use overdrive_bench::results::Role;
 use overdrive_bench::{Contender, Scenario};
@@ -15,10 +15,15 @@ use crate::ours::{self, Build};
 use crate::reference::{Fresh, MutexVec, Raw, ThreadLocal};
 
 #[cfg(feature = "pool-peers")]
-use crate::peers::{Lockfree, ObjectPool, Opool, OwnedSlab, Queued, ShardedSlab};
+use crate::peers::{Lockfree, ObjectPool, Opool, OwnedSlab, Queued, ShardedSlab, SpinLock};
 
+/// `lockfree-object-pool` with a spin lock.
+#[cfg(feature = "pool-peers")]
+const SPIN: &str = "lockfree-object-pool spin";
 /// Held at once in the burst scenarios.
 const BURST: usize = 64;
+/// More than a thread's cache of ours holds.
+const LARGE_BURST: usize = 512;
 /// Objects that may be on their way from the producer to the consumer.
 const RING: usize = 256;
 
@@ -51,19 +56,19 @@ impl GetPut {
     }
 }
 
-/// Take 64, write to each, return them all.
-struct Burst;
+/// Take so many, write to each, return them all.
+struct Burst<const HELD: usize>;
 
-impl Burst {
+impl<const HELD: usize> Burst<HELD> {
     fn of<S: Source>(role: Role, name: &str, version: &str, make: fn() -> S) -> Contender {
         Contender::time(role, name, version, move |_| {
             let pool: &'static S = Box::leak(Box::new(make()));
             move |_| {
-                let mut held: Vec<S::Held> = Vec::with_capacity(BURST);
+                let mut held: Vec<S::Held> = Vec::with_capacity(HELD);
                 move |ops| {
                     let mut sum = 0u64;
                     for n in 0..ops {
-                        for i in 0..BURST as u64 {
+                        for i in 0..HELD as u64 {
                             let mut one = pool.take();
                             S::payload(&mut one).write(n ^ i);
                             held.push(one);
@@ -102,7 +107,8 @@ macro_rules! stays_on_its_thread {
 }
 
 stays_on_its_thread!(GetPut);
-stays_on_its_thread!(Burst);
+stays_on_its_thread!(Burst<BURST>);
+stays_on_its_thread!(Burst<LARGE_BURST>);
 
 /// One thread takes and writes, the other reads and returns.
 struct CrossThread;
@@ -180,14 +186,15 @@ where
     S: Source<Payload = Vec<u8>>,
 {
     let records = Arc::clone(records);
-    Contender::time(role, name, version, move |_| {
+    Contender::time(role, name, version, move |setup| {
+        records.get_or_init(|| json::packages(&setup.workspace));
         let pool: &'static S = Box::leak(Box::new(make()));
         let records = Arc::clone(&records);
         move |_| {
             let records = Arc::clone(&records);
             move |ops| {
                 let mut sum = 0u64;
-                for record in (0..ops).flat_map(|_| records.iter()) {
+                for record in (0..ops).flat_map(|_| records.get().into_iter().flatten()) {
                     let mut held = pool.take();
                     let buffer = S::payload(&mut held);
                     json::encode(record, buffer);
@@ -235,6 +242,12 @@ fn against<J: Job, T: Build + Sync, M: Object + Sync>(scenario: Scenario) -> Sce
                 &lockfree.1,
                 Lockfree::<T>::new,
             ))
+            .with(J::contender(
+                Role::Peer,
+                SPIN,
+                &lockfree.1,
+                SpinLock::<T>::new,
+            ))
             .with(J::contender(Role::Peer, opool.0, &opool.1, Opool::<M>::new))
             .with(J::slab::<T>(slab.0, &slab.1))
             .with(J::contender(
@@ -254,7 +267,7 @@ fn against<J: Job, T: Build + Sync, M: Object + Sync>(scenario: Scenario) -> Sce
 }
 
 /// The records of [`json::packages`], read when a contender is first built.
-type Records = Arc<LazyLock<Vec<Value>>>;
+type Records = Arc<OnceLock<Vec<Value>>>;
 
 /// The floor of what stays on one thread.
 fn limit<J: Job, T: Object>() -> Contender {
@@ -269,18 +282,14 @@ fn limit<J: Job, T: Object>() -> Contender {
 /// The allocators, for blocks of the object's size.
 fn allocators<J: Job, const SIZE: usize>(scenario: Scenario) -> Scenario {
     #[cfg(feature = "pool-peers")]
-    let scenario = scenario.with(J::contender(
-        Role::Peer,
-        "mimalloc",
-        &version("mimalloc"),
-        || Raw::<_, SIZE>::new(mimalloc::MiMalloc),
-    ));
-    scenario.with(J::contender(
-        Role::Peer,
-        "system malloc",
-        "libc",
-        Raw::<_, SIZE>::system,
-    ))
+    let scenario = scenario.with(
+        J::contender(Role::Peer, "mimalloc", &version("mimalloc"), || {
+            Raw::<_, SIZE>::new(mimalloc::MiMalloc)
+        })
+        .uncounted(),
+    );
+    scenario
+        .with(J::contender(Role::Peer, "system malloc", "libc", Raw::<_, SIZE>::system).uncounted())
 }
 
 fn buffers<J: Job>(scenario: Scenario) -> Scenario {
@@ -347,7 +356,7 @@ fn leaked(pool: Pool<Buffer>) -> &'static Pool<Buffer> {
 }
 
 fn json_encode() -> Scenario {
-    let records: Records = Arc::new(LazyLock::new(json::packages));
+    let records: Records = Arc::new(OnceLock::new());
     let scenario = Scenario::time(
         "pool/json_encode",
         "encode every package record of `cargo metadata` to JSON, each into a taken buffer",
@@ -409,6 +418,13 @@ fn json_encode() -> Scenario {
             ))
             .with(encode(
                 Role::Peer,
+                SPIN,
+                &lockfree.1,
+                &records,
+                SpinLock::<Buffer>::new,
+            ))
+            .with(encode(
+                Role::Peer,
                 opool.0,
                 &opool.1,
                 &records,
@@ -448,18 +464,46 @@ pub(crate) fn suite() -> Vec<Scenario> {
             .per_op(BURST as u64)
             .check_ops(100)
     };
+    let large_burst = Scenario::time(
+        "pool/burst_512_64b",
+        "take 512 objects, write to each, return them all: more than a thread's cache holds",
+    )
+    .per_op(LARGE_BURST as u64)
+    .check_ops(20)
+    .slow();
     let cross = Scenario::time(
         "pool/cross_thread_4k",
         "one thread takes and writes, another reads and returns, over an SPSC ring of 256",
     )
-    .threads(&[2]);
+    .threads(&[2])
+    .relay();
     vec![
-        buffers::<GetPut>(get_put("pool/get_put_4k")).with(limit::<GetPut, Buffer>()),
+        buffers::<GetPut>(get_put("pool/get_put_4k"))
+            .with(limit::<GetPut, Buffer>())
+            .with(owned::<GetPut>())
+            .with(shared::<GetPut>()),
         small::<GetPut>(get_put("pool/get_put_64b")).with(limit::<GetPut, Small>()),
-        buffers::<Burst>(burst("pool/burst_64_4k")).with(limit::<Burst, Buffer>()),
-        small::<Burst>(burst("pool/burst_64_64b")).with(limit::<Burst, Small>()),
-        buffers::<CrossThread>(cross),
+        buffers::<Burst<BURST>>(burst("pool/burst_64_4k"))
+            .with(limit::<Burst<BURST>, Buffer>())
+            .with(shared::<Burst<BURST>>()),
+        small::<Burst<BURST>>(burst("pool/burst_64_64b")).with(limit::<Burst<BURST>, Small>()),
+        small::<Burst<LARGE_BURST>>(large_burst).with(limit::<Burst<LARGE_BURST>, Small>()),
+        buffers::<CrossThread>(cross)
+            .with(owned::<CrossThread>())
+            .with(shared::<CrossThread>()),
         two_pools(),
         json_encode(),
     ]
+}
+
+/// Ours through guards that may be stored.
+fn owned<J: Job>() -> Contender {
+    let make = ours::Owned::<Buffer>::new;
+    J::contender(Role::Context, "owned guards", ours::VERSION, make)
+}
+
+/// Ours without thread caches.
+fn shared<J: Job>() -> Contender {
+    let make = ours::shared_buffers;
+    J::contender(Role::Context, "shared mode", ours::VERSION, make)
 }
