@@ -170,7 +170,7 @@ pub(super) fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Options,
         )));
     }
     let (default_launches, default_seconds) = match (o.quick, thorough) {
-        (true, _) => (2, 0.2),
+        (true, _) => (2, 0.15),
         (_, true) => (15, 3.0),
         _ => (5, 1.0),
     };
