@@ -16,7 +16,7 @@ const MODELLED: &[&str] = &["overdrive-pool"];
 /// The benchmark suites; the scenarios of each compile without its peers.
 const SUITES: &[&str] = &["pool"];
 /// Everything but the peers.
-const FEATURES: &str = "overdrive/pool,overdrive-benches/pool";
+const FEATURES: &str = "overdrive/pool,overdrive/serde,overdrive-pool/serde,overdrive-benches/pool";
 
 struct Job {
     name: &'static str,

@@ -11,6 +11,7 @@ use overdrive_core::ConfigError;
 use crate::engine::{Factory, Inner, Parts, Reset, Weigher};
 use crate::idle::Housekeeper;
 use crate::pool::{Keep, Pool};
+use crate::settings::PoolSettings;
 use crate::take_back::Resetting;
 
 /// The bound on idle objects when none is given.
@@ -79,6 +80,14 @@ impl<T: Send + 'static> PoolBuilder<T> {
     /// Default `size_of::<T>()`, which does not count what the object points to.
     pub fn weigher(mut self, weigher: impl Fn(&T) -> usize + Send + Sync + 'static) -> Self {
         self.weigh = Some(Box::new(weigher));
+        self
+    }
+
+    /// Takes `max_idle`, `local_cache` and `idle_timeout` from a plain value.
+    pub fn settings(mut self, settings: PoolSettings) -> Self {
+        self.max_idle = settings.max_idle;
+        self.local_cache = settings.local_cache;
+        self.idle_timeout = settings.idle_timeout;
         self
     }
 

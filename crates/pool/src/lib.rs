@@ -91,6 +91,7 @@ mod local;
 #[cfg(all(test, overdrive_loom))]
 mod models;
 mod pool;
+mod settings;
 mod static_pool;
 mod stats;
 mod sync;
@@ -102,5 +103,6 @@ pub use overdrive_core::ConfigError;
 pub use crate::builder::{DEFAULT_MAX_IDLE, MAX_LOCAL_CACHE, MAX_MAX_IDLE, PoolBuilder};
 pub use crate::guard::{OwnedPooled, Pooled};
 pub use crate::pool::{Keep, Pool};
+pub use crate::settings::PoolSettings;
 pub use crate::static_pool::StaticPool;
 pub use crate::stats::{PoolStats, TrimReport};
