@@ -79,6 +79,14 @@ pub(crate) struct Answer {
     pub(crate) error: Option<String>,
 }
 
+/// The check values, if they are not all the same.
+pub(crate) fn disagreement(checks: Vec<(String, u64)>) -> Vec<(String, u64)> {
+    match checks.first() {
+        Some(first) if checks.iter().any(|c| c.1 != first.1) => checks,
+        _ => Vec::new(),
+    }
+}
+
 /// One contender's figures in one launch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct RowAnswer {

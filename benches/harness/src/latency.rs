@@ -8,8 +8,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-use crate::child::{Answer, LaunchRatio, Order, RowAnswer};
-use crate::measure::disagreement;
+use crate::child::{Answer, LaunchRatio, Order, RowAnswer, disagreement};
 use crate::results::Role;
 use crate::scenario::{Contender, Scenario, Serve, Setup, Work};
 

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use crate::alloc;
-use crate::child::{Answer, LaunchRatio, Order, RowAnswer};
+use crate::child::{Answer, LaunchRatio, Order, RowAnswer, disagreement};
 use crate::latency;
 use crate::results::{Kind, Role};
 use crate::scenario::{Contender, Scenario, Setup, Work, Workers};
@@ -47,14 +47,6 @@ pub(crate) fn measure(scenario: &Scenario, order: &Order) -> Answer {
         error: Some(error),
         ..Answer::default()
     })
-}
-
-/// The check values, if they are not all the same.
-pub(crate) fn disagreement(checks: Vec<(String, u64)>) -> Vec<(String, u64)> {
-    match checks.first() {
-        Some(first) if checks.iter().any(|c| c.1 != first.1) => checks,
-        _ => Vec::new(),
-    }
 }
 
 fn once(chosen: &[&Contender], setup: &Setup) -> Answer {

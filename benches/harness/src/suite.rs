@@ -3,7 +3,9 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use crate::child::{Answer, Catalogue, MARK, Mode, Order, PROTOCOL, RowEntry, ScenarioEntry};
+use crate::child::{
+    Answer, Catalogue, MARK, Mode, Order, PROTOCOL, RowEntry, ScenarioEntry, disagreement,
+};
 use crate::measure;
 use crate::results::Kind;
 use crate::scenario::{Contender, Scenario, Setup, Work};
@@ -177,7 +179,7 @@ fn check_one(scenario: &Scenario, threads: usize) -> Result<Checked, String> {
     };
     let differ = if scenario.kind == Kind::Time {
         let mut team = measure::team(scenario, &chosen, &setup, 1)?;
-        measure::disagreement(measure::check_time(scenario, &chosen, &setup, &mut team)?)
+        disagreement(measure::check_time(scenario, &chosen, &setup, &mut team)?)
     } else {
         let checks = chosen.iter().map(|c| {
             let check = match &c.work {
@@ -190,7 +192,7 @@ fn check_one(scenario: &Scenario, threads: usize) -> Result<Checked, String> {
             };
             (c.name.clone(), check)
         });
-        measure::disagreement(checks.collect())
+        disagreement(checks.collect())
     };
     Ok((chosen.len(), differ))
 }

@@ -1,5 +1,6 @@
 //! Object pools against their peers.
 
+mod jobs;
 mod json;
 mod object;
 mod ours;

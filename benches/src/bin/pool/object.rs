@@ -12,6 +12,11 @@ pub(crate) trait Payload {
     fn write(&mut self, n: u64);
     /// What was written.
     fn read(&self) -> u64;
+    /// Itself, if it is a growable buffer.
+    #[inline]
+    fn buffer(&mut self) -> Option<&mut Buffer> {
+        None
+    }
 }
 
 /// A pooled object: made once, then used, cleared and used again.
@@ -90,6 +95,11 @@ impl Payload for Buffer {
     #[inline]
     fn read(&self) -> u64 {
         self.first_chunk().map_or(0, |b| u64::from_le_bytes(*b))
+    }
+
+    #[inline]
+    fn buffer(&mut self) -> Option<&mut Buffer> {
+        Some(self)
     }
 }
 
