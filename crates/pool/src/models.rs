@@ -103,7 +103,7 @@ impl Model {
         let guard = REMOVED.take();
         let max_idle = self.pool.max_idle();
         let stats = self.pool.stats();
-        assert!(stats.idle() <= max_idle, "{stats:?}");
+        assert!(stats.idle() <= max_idle, "the bound holds: {stats:?}");
         // As raw pointers, so that a control's duplicates are not dropped twice.
         let mut idle = Vec::new();
         {
@@ -446,14 +446,14 @@ fn trim_to_against_a_put() {
     model.finish(0);
 }
 
-/// What was taken out for weighing goes back after others used the room.
+/// What was taken out for weighing keeps its room, so that it can go back.
 #[test]
 fn loom_trim_to_keeps_the_bound() {
     check(None, trim_to_against_a_put);
 }
 
 #[test]
-#[should_panic]
+#[should_panic = "the bound holds"]
 fn loom_control_trim_to_restores_blindly() {
     check(Some(Mutant::RestoreBlindly), trim_to_against_a_put);
 }
