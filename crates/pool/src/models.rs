@@ -452,6 +452,43 @@ fn loom_trim_to_keeps_the_bound() {
     check(None, trim_to_against_a_put);
 }
 
+/// A thread that wants a cache while everything is out for weighing does without one.
+#[test]
+fn loom_trim_to_against_a_new_cache() {
+    check(None, || {
+        let mut model = Model::new(2, 1);
+        model.stock(2);
+        let object = model.object();
+        let other = model.spawn(move |pool| {
+            let me = Me::model(1);
+            pool.put(me, object);
+            cycle(pool, me);
+        });
+        model.pool.trim_to(Me::model(3), usize::MAX);
+        other.join().unwrap();
+        model.finish(0);
+    });
+}
+
+/// Of two overlapping calls one does the work of both, and what came before either is weighed.
+#[test]
+fn loom_overlapping_trim_to() {
+    check(None, || {
+        let mut model = Model::new(4, 0);
+        model.stock(2);
+        let object = model.object();
+        let other = model.spawn(move |pool| {
+            let me = Me::model(1);
+            pool.put(me, object);
+            pool.trim_to(me, size_of::<Object>());
+        });
+        model.pool.trim_to(Me::model(3), size_of::<Object>());
+        other.join().unwrap();
+        assert_eq!(model.pool.stats().idle(), 1);
+        model.finish(0);
+    });
+}
+
 #[test]
 #[should_panic = "the bound holds"]
 fn loom_control_trim_to_restores_blindly() {

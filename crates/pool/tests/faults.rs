@@ -318,6 +318,31 @@ fn thread_local_destructors_may_use_the_pool() {
 }
 
 #[test]
+fn the_last_handle_may_go_with_an_ending_thread() {
+    thread_local! {
+        static BEFORE: RefCell<Option<Pool<Object>>> = const { RefCell::new(None) };
+        static AFTER: RefCell<Option<Pool<Object>>> = const { RefCell::new(None) };
+    }
+    for last in [&BEFORE, &AFTER] {
+        let ledger = Ledger::default();
+        let pool = objects(&ledger)
+            .idle_timeout(Duration::from_secs(3600))
+            .build()
+            .unwrap();
+        // One of the two is destroyed after the pool's own hook, whatever the order is.
+        thread::spawn(move || {
+            BEFORE.with(|_| ());
+            drop(pool.get());
+            AFTER.with(|_| ());
+            last.set(Some(pool));
+        })
+        .join()
+        .unwrap();
+        assert_eq!((ledger.made(), ledger.alive()), (1, 0));
+    }
+}
+
+#[test]
 fn ten_thousand_short_threads_leave_nothing_behind() {
     let ledger = Ledger::default();
     let pool = objects(&ledger)

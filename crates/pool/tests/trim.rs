@@ -428,7 +428,7 @@ fn a_pool_dropped_early_does_not_wait_for_the_timeout() {
     drop(pool);
     let pool = numbers()
         .idle_timeout(Duration::MAX)
-        .name("a\0b")
+        .name("a\0b\n")
         .build()
         .unwrap();
     drop(pool.clone());
