@@ -2,9 +2,9 @@
 
 mod support;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Barrier, Weak};
+use std::sync::{Arc, Barrier, Mutex, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -216,26 +216,28 @@ fn while_weighing(
     bytes: usize,
     meanwhile: impl FnOnce(&Pool<usize>),
 ) -> (Pool<usize>, TrimReport) {
-    let barrier = Arc::new(Barrier::new(2));
-    let pool = {
-        let (barrier, parked) = (Arc::clone(&barrier), AtomicBool::new(false));
-        builder
-            .weigher(move |_| {
-                if !parked.swap(true, Ordering::Relaxed) {
-                    barrier.wait();
-                    barrier.wait();
-                }
-                10
-            })
-            .build()
-            .unwrap()
-    };
+    // Channels, so that a failure on either side ends the other's wait.
+    let ((arrive, arrived), (go, wait)) = (channel(), channel::<()>());
+    let parked = Mutex::new(Some((arrive, wait)));
+    let pool = builder
+        .weigher(move |_| {
+            let first = parked.lock().unwrap().take();
+            if let Some((arrive, wait)) = first {
+                arrive.send(()).unwrap();
+                let _ = wait.recv();
+            }
+            10
+        })
+        .build()
+        .unwrap();
     assert_eq!(pool.warm(stock), stock);
     let report = thread::scope(|scope| {
         let trimmer = scope.spawn(|| pool.trim_to(bytes));
-        barrier.wait();
+        // Moved in here, so that unwinding drops it before the scope waits.
+        let go = go;
+        arrived.recv().unwrap();
         meanwhile(&pool);
-        barrier.wait();
+        drop(go);
         trimmer.join().unwrap()
     });
     (pool, report)
