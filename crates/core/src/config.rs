@@ -60,7 +60,7 @@ pub enum ConfigError {
     TooSmall {
         /// The setting at fault.
         field: &'static str,
-        /// The value that was given.
+        /// The value that was given; of a duration its nanoseconds.
         value: u64,
         /// The smallest allowed value.
         min: u64,

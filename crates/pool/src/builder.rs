@@ -23,6 +23,9 @@ pub const MAX_MAX_IDLE: usize = 1 << 26;
 /// The largest accepted capacity of a thread cache.
 pub const MAX_LOCAL_CACHE: usize = 1 << 16;
 
+/// Shorter ones would keep the clean-up thread busy.
+const MIN_IDLE_TIMEOUT: Duration = Duration::from_millis(1);
+
 /// Sets a [`Pool`] up. Only the factory is required.
 ///
 /// ```
@@ -55,13 +58,17 @@ impl<T: Send + 'static> PoolBuilder<T> {
         }
     }
 
-    /// A label for figures and for the name of the clean-up thread. Default `"pool"`.
+    /// A label for figures and for the name of the clean-up thread, where each control character
+    /// is replaced by `?`. Default `"pool"`.
     pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         self.name = name.into();
         self
     }
 
     /// How an object is made when no idle one is within reach. Required.
+    ///
+    /// It returns the object by value, so a large one passes over the stack before it is boxed.
+    /// Rather than `[u8; N]` with `N` of many kilobytes, pool a `Vec<u8>` or a `Box<[u8]>`.
     pub fn factory(mut self, factory: impl Fn() -> T + Send + Sync + 'static) -> Self {
         self.factory = Some(Box::new(factory));
         self
@@ -70,14 +77,19 @@ impl<T: Send + 'static> PoolBuilder<T> {
     /// What is done to each object that comes back, on the thread that drops the guard. Its
     /// answer decides whether the object is kept. Default: kept as it is.
     ///
-    /// Resetting at the return means that nothing of one user lies in the pool for the next.
+    /// Resetting at the return means that nothing of one user lies in the pool for the next. An
+    /// object whose user panics comes back through the reset like any other; without a reset it
+    /// comes back as the panic left it. If that may be half-changed, have the reset put it right,
+    /// or take it out with [`discard`](crate::Pooled::discard).
     pub fn reset(mut self, reset: impl Fn(&mut T) -> Keep + Send + Sync + 'static) -> Self {
         self.reset = Some(Box::new(Resetting(reset)));
         self
     }
 
     /// The bytes that an idle object keeps, for [`trim_to`](Pool::trim_to) and the reports.
-    /// Default `size_of::<T>()`, which does not count what the object points to.
+    /// Default `size_of::<T>()`, which does not count what the object points to: for a `Vec<u8>`
+    /// it is 24 bytes whatever its capacity, so a pool of buffers needs one
+    /// (`.weigher(Vec::capacity)`).
     pub fn weigher(mut self, weigher: impl Fn(&T) -> usize + Send + Sync + 'static) -> Self {
         self.weigh = Some(Box::new(weigher));
         self
@@ -98,7 +110,9 @@ impl<T: Send + 'static> PoolBuilder<T> {
     ///
     /// At least half of it stays with the shared depot, unless `local_cache` is more than half.
     /// Thread caches set their capacity aside from the rest; when that is used up, further
-    /// threads do without a cache of their own and pay for the lock instead.
+    /// threads do without a cache of their own and pay for the lock instead, until a thread with
+    /// a cache ends. So `max_idle / 2 / local_cache` threads have one: for `n` threads choose at
+    /// least `2 * n * local_cache`. The default has room for 16 threads with caches of 128.
     pub fn max_idle(mut self, n: usize) -> Self {
         self.max_idle = n;
         self
@@ -109,7 +123,9 @@ impl<T: Send + 'static> PoolBuilder<T> {
     /// thread and of a trim at once. It is slower, and the plain fallback of the fast path.
     ///
     /// Default: as many as make 64 KiB of `T`, at least 4 and at most 128, and not more than
-    /// `max_idle / (2 * available_parallelism)`.
+    /// `max_idle / (2 * available_parallelism)`. Only `size_of::<T>()` counts, so set it for
+    /// objects that own memory elsewhere: of `Vec<u8>` with 4 KiB each, 128 are 512 KiB per
+    /// thread.
     pub fn local_cache(mut self, n: usize) -> Self {
         self.local_cache = Some(n);
         self
@@ -119,7 +135,10 @@ impl<T: Send + 'static> PoolBuilder<T> {
     /// `timeout`. So an object that nobody needs is dropped after one to two of these times, and
     /// a cache of a busy thread sinks to what it uses. Default: no such thread.
     ///
-    /// The thread ends when the last handle of the pool is dropped, which waits for it.
+    /// The thread ends promptly after the last handle of the pool is gone. Dropping that one
+    /// waits for it, unless the dropping thread is ending itself. A handle that is dropped while
+    /// a clean-up or the end of a thread is under way may not be the last: then the pool's
+    /// objects are dropped over there, shortly after.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.idle_timeout = Some(timeout);
         self
@@ -130,7 +149,7 @@ impl<T: Send + 'static> PoolBuilder<T> {
     /// # Errors
     ///
     /// The first setting that cannot be: a missing factory; zero for `max_idle` or
-    /// `idle_timeout`; `max_idle` above [`MAX_MAX_IDLE`] or `local_cache` above
+    /// `idle_timeout`; `idle_timeout` below a millisecond; `max_idle` above [`MAX_MAX_IDLE`] or `local_cache` above
     /// [`MAX_LOCAL_CACHE`]; `local_cache` above `max_idle`; no thread to be had.
     pub fn build(self) -> Result<Pool<T>, ConfigError> {
         let factory = self
@@ -155,6 +174,13 @@ impl<T: Send + 'static> PoolBuilder<T> {
         if self.idle_timeout == Some(Duration::ZERO) {
             return Err(ConfigError::Zero {
                 field: "idle_timeout",
+            });
+        }
+        if let Some(short) = self.idle_timeout.filter(|time| *time < MIN_IDLE_TIMEOUT) {
+            return Err(ConfigError::TooSmall {
+                field: "idle_timeout",
+                value: short.as_nanos() as u64,
+                min: MIN_IDLE_TIMEOUT.as_nanos() as u64,
             });
         }
         let parts = Parts {

@@ -77,15 +77,10 @@ pub(crate) struct Shared<T> {
 pub(crate) struct Owed<T> {
     /// Objects to drop.
     pub(crate) drop: Vec<Box<T>>,
-    /// The depot has to be brought down to these bytes.
-    pub(crate) target: Option<usize>,
 }
 
 impl<T> Owed<T> {
-    pub(crate) const NOTHING: Self = Self {
-        drop: Vec::new(),
-        target: None,
-    };
+    pub(crate) const NOTHING: Self = Self { drop: Vec::new() };
 }
 
 impl<T: Send + 'static> Inner<T> {
@@ -178,14 +173,8 @@ impl<T: Send + 'static> Inner<T> {
             return (object, owed);
         };
         answer(depot, mine, &mut owed);
-        // What was handed in to be weighed must not come back here before it is.
-        let batch = if owed.target.is_some() {
-            1
-        } else {
-            self.batch()
-        };
         let object = mine.pop().or_else(|| {
-            depot.take_top(|stack| mine.fill(stack, batch));
+            depot.take_top(|stack| mine.fill(stack, self.batch()));
             mine.pop()
         });
         mine.add(Count::Hits, u64::from(object.is_some()));
@@ -315,9 +304,6 @@ impl<T: Send + 'static> Inner<T> {
     pub(crate) fn settle(&self, owed: Owed<T>) {
         if !owed.drop.is_empty() {
             drop_all(owed.drop);
-        }
-        if let Some(bytes) = owed.target {
-            self.shrink_depot(bytes);
         }
     }
 
@@ -456,10 +442,6 @@ pub(crate) fn answer<T>(depot: &mut Depot<T>, mine: Mine<'_, T>, owed: &mut Owed
     match depot.calls.missed_since(slot.seen()) {
         Answer::Nothing => {}
         Answer::Halve => hand_over(depot, mine, slot.held().div_ceil(2), owed),
-        Answer::HandIn { target } => {
-            hand_over(depot, mine, slot.held(), owed);
-            owed.target = Some(target);
-        }
         Answer::Empty => {
             let dropped = mine.shed(slot.held(), &mut owed.drop);
             mine.add(Count::Trimmed, dropped as u64);
@@ -470,7 +452,7 @@ pub(crate) fn answer<T>(depot: &mut Depot<T>, mine: Mine<'_, T>, owed: &mut Owed
 
 /// Moves the `k` oldest objects of a slot to the depot; of these the oldest are surplus if not
 /// all fit.
-fn hand_over<T>(depot: &mut Depot<T>, mine: Mine<'_, T>, k: usize, owed: &mut Owed<T>) {
+pub(crate) fn hand_over<T>(depot: &mut Depot<T>, mine: Mine<'_, T>, k: usize, owed: &mut Owed<T>) {
     let k = if removed(Mutant::AssumeFull) {
         k
     } else {
@@ -495,19 +477,39 @@ fn free<T>(slot: Box<Slot<T>>) {
 
 /// Drops all of them even if some destructors panic, then lets the first panic pass.
 pub(crate) fn drop_all<T>(objects: Vec<Box<T>>) {
-    let mut first: Option<Box<dyn Any + Send>> = None;
+    let mut panics = FirstPanic::default();
     for object in objects {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(object))) {
-            match first {
-                None => first = Some(panic),
-                Some(_) => drop_payload(panic),
+        panics.catch(|| drop(object));
+    }
+    panics.pass();
+}
+
+/// Keeps the first of several panics for later.
+#[derive(Default)]
+pub(crate) struct FirstPanic(Option<Box<dyn Any + Send>>);
+
+impl FirstPanic {
+    /// Runs `f`; `None` if it panics.
+    pub(crate) fn catch<R>(&mut self, f: impl FnOnce() -> R) -> Option<R> {
+        match catch_unwind(AssertUnwindSafe(f)) {
+            Ok(result) => Some(result),
+            Err(panic) => {
+                match self.0 {
+                    None => self.0 = Some(panic),
+                    Some(_) => drop_payload(panic),
+                }
+                None
             }
         }
     }
-    match first {
-        Some(panic) if std::thread::panicking() => drop_payload(panic),
-        Some(panic) => resume_unwind(panic),
-        None => {}
+
+    /// Lets it pass, unless another one is on its way already.
+    pub(crate) fn pass(self) {
+        match self.0 {
+            Some(panic) if std::thread::panicking() => drop_payload(panic),
+            Some(panic) => resume_unwind(panic),
+            None => {}
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
+use overdrive_core::thread_slot::{self, ENDING};
 use overdrive_core::unwind::survive;
 
 use crate::engine::Inner;
@@ -39,8 +40,8 @@ impl Housekeeper {
     ) -> io::Result<Self> {
         let signal = Arc::new(Signal::default());
         let heard = Arc::clone(&signal);
-        // A name with a zero byte would make the thread builder panic.
-        let name = format!("overdrive-pool-{name}").replace('\0', "");
+        // A zero byte would make the thread builder panic, and the others spoil a listing.
+        let name = format!("overdrive-pool-{name}").replace(char::is_control, "?");
         let thread = Builder::new().name(name).spawn(move || {
             LISTENS_TO.set(Arc::as_ptr(&heard));
             while !heard.wait(every) {
@@ -57,10 +58,11 @@ impl Housekeeper {
         Ok(Self { signal, thread })
     }
 
-    /// Has the thread end, and waits for that, unless this is the thread.
+    /// Has the thread end, and waits for that, unless this is the thread or one that is ending.
     ///
     /// The wait is short: while the pool's last handle is being dropped elsewhere, the thread can
-    /// hold none, so it runs no user code.
+    /// hold none, so it runs no user code. A thread that runs its exit hooks may hold a lock of
+    /// the system's loader, which another thread's end needs too, so that one does not wait.
     pub(crate) fn stop(self) {
         *self
             .signal
@@ -68,7 +70,8 @@ impl Housekeeper {
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = true;
         self.signal.changed.notify_all();
-        if !ptr::eq(LISTENS_TO.get(), Arc::as_ptr(&self.signal)) {
+        let is_it = ptr::eq(LISTENS_TO.get(), Arc::as_ptr(&self.signal));
+        if !is_it && thread_slot::current() != ENDING {
             // It catches what it runs; there is nothing to learn from its result.
             let _ = self.thread.join();
         }

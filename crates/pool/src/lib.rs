@@ -49,8 +49,22 @@
 //! unless you ask for one with [`idle_timeout`](PoolBuilder::idle_timeout).
 //!
 //! A cache belongs to its thread, so a trim cannot reach into it. It asks: the thread complies at
-//! its next get or put on that pool. A thread that never comes back to the pool keeps its few
-//! objects until it ends. [Shared mode](PoolBuilder::local_cache) has no caches.
+//! its next operation on that pool that takes or returns an object. A thread that never comes back
+//! to the pool keeps its few objects until it ends. [Shared mode](PoolBuilder::local_cache) has no
+//! caches.
+//!
+//! # Settings to think about
+//!
+//! - Objects that own memory elsewhere (a `Vec<u8>`, a `String`, a parser): the default cache
+//!   counts `size_of::<T>()` only. Of `Vec<u8>` with 4 KiB each it holds 128, that is 512 KiB per
+//!   thread. Set [`local_cache`](PoolBuilder::local_cache), and a
+//!   [`weigher`](PoolBuilder::weigher), without which `trim_to` takes each for 24 bytes.
+//! - Many threads: half of `max_idle` is there for caches, so `max_idle / 2 / local_cache` threads
+//!   have one. The others go through the lock until a thread with a cache ends. For `n` threads,
+//!   [`max_idle`](PoolBuilder::max_idle) should be `2 * n * local_cache` or more; if that would
+//!   retain too much, lower `local_cache`.
+//! - Large plain objects: the factory returns them by value, over the stack. Pool a `Vec<u8>` or a
+//!   `Box<[u8]>` instead of a large array.
 //!
 //! # Cost
 //!
@@ -61,9 +75,9 @@
 //! | `get`, nothing idle | the lock, and the factory | 1, plus the factory's |
 //! | drop of a guard | the reset, then as `get`; one free if the object is not kept | 0 |
 //! | `get_owned` | as `get`, and an atomic increment and decrement of a reference count | 0 |
-//! | first use by a thread | the lock, and the making of its cache | 1 |
+//! | first use by a thread | the lock, and the making of its cache and its exit hook | 3 |
 //! | `stats` | the lock, and a visit to each thread's cache | 0 |
-//! | `trim`, `trim_to`, `trim_idle` | the lock, then linear in the depot outside of it | O(1) |
+//! | `trim`, `trim_to`, `trim_idle` | the lock, under which `trim_to` and `trim_idle` move pointers, linear in the depot; weigher and destructors outside of it | O(1) |
 //!
 //! # Map
 //!

@@ -112,6 +112,10 @@ impl Me {
         self
     }
 
+    pub(crate) fn id(self) -> u32 {
+        self.id
+    }
+
     pub(crate) fn has_id(self) -> bool {
         self.id != UNREGISTERED && self.id != ENDING
     }

@@ -103,7 +103,7 @@ impl Model {
         let guard = REMOVED.take();
         let max_idle = self.pool.max_idle();
         let stats = self.pool.stats();
-        assert!(stats.idle() <= max_idle, "{stats:?}");
+        assert!(stats.idle() <= max_idle, "the bound holds: {stats:?}");
         // As raw pointers, so that a control's duplicates are not dropped twice.
         let mut idle = Vec::new();
         {
@@ -446,14 +446,51 @@ fn trim_to_against_a_put() {
     model.finish(0);
 }
 
-/// What was taken out for weighing goes back after others used the room.
+/// What was taken out for weighing keeps its room, so that it can go back.
 #[test]
 fn loom_trim_to_keeps_the_bound() {
     check(None, trim_to_against_a_put);
 }
 
+/// A thread that wants a cache while everything is out for weighing does without one.
 #[test]
-#[should_panic]
+fn loom_trim_to_against_a_new_cache() {
+    check(None, || {
+        let mut model = Model::new(2, 1);
+        model.stock(2);
+        let object = model.object();
+        let other = model.spawn(move |pool| {
+            let me = Me::model(1);
+            pool.put(me, object);
+            cycle(pool, me);
+        });
+        model.pool.trim_to(Me::model(3), usize::MAX);
+        other.join().unwrap();
+        model.finish(0);
+    });
+}
+
+/// Of two overlapping calls one does the work of both, and what came before either is weighed.
+#[test]
+fn loom_overlapping_trim_to() {
+    check(None, || {
+        let mut model = Model::new(4, 0);
+        model.stock(2);
+        let object = model.object();
+        let other = model.spawn(move |pool| {
+            let me = Me::model(1);
+            pool.put(me, object);
+            pool.trim_to(me, size_of::<Object>());
+        });
+        model.pool.trim_to(Me::model(3), size_of::<Object>());
+        other.join().unwrap();
+        assert_eq!(model.pool.stats().idle(), 1);
+        model.finish(0);
+    });
+}
+
+#[test]
+#[should_panic = "the bound holds"]
 fn loom_control_trim_to_restores_blindly() {
     check(Some(Mutant::RestoreBlindly), trim_to_against_a_put);
 }

@@ -58,11 +58,17 @@ pub enum Keep {
 /// for them; the end of a `thread::scope` alone does not, because it does not wait for
 /// thread-local destructors.
 ///
+/// An idle object that holds a handle of its own pool keeps the pool, and so itself, alive for
+/// ever. Give such objects a `Weak` of something that holds the pool instead.
+///
 /// # Panics in your code
 ///
 /// A panic in the factory, the reset, the weigher or the destructor of `T` passes through the
 /// call that ran it, or through the guard's drop. The pool stays sound and usable: an object
 /// whose reset panicked is dropped and counted, and no other object is lost.
+///
+/// An object whose user panics goes back through the reset like any other, or as it is if there
+/// is no reset. [`discard`](Pooled::discard) one that is not fit for the next user.
 pub struct Pool<T: Send + 'static> {
     inner: Arc<Inner<T>>,
 }
@@ -194,7 +200,8 @@ impl<T: Send + 'static> Pool<T> {
     /// Drops all idle objects of the depot and of this thread's cache, and has every other thread
     /// drop those of its own at its next operation on this pool.
     ///
-    /// In shared mode there are no thread caches, so everything idle goes at once.
+    /// In shared mode there are no thread caches, so everything idle goes at once. What a
+    /// [`trim_to`](Self::trim_to) on another thread has out for weighing goes on that thread.
     ///
     /// ```
     /// # use overdrive_pool::Pool;
@@ -208,13 +215,27 @@ impl<T: Send + 'static> Pool<T> {
         self.inner.trim(Me::current())
     }
 
-    /// For memory pressure: drops idle objects, oldest first, until the depot holds `bytes` or
-    /// less by the pool's weigher.
+    /// For memory pressure: drops idle objects, oldest first, until about `bytes` are left by the
+    /// pool's weigher.
     ///
-    /// This thread's cache is handed in first. Every other thread hands its own in at its next
-    /// operation, and the depot is then brought down to `bytes` again. The objects are weighed
-    /// outside the lock, so during the call other threads do not find them, and what others
-    /// return meanwhile is not weighed.
+    /// This thread's cache is handed to the depot first, as far as that has room, and the depot's
+    /// objects are weighed. Thread caches cannot be: each object in one is taken to weigh as much
+    /// as the mean of those weighed, or `size_of::<T>()` if there were none. The depot keeps the
+    /// newest of its objects that weigh `bytes` less that estimate. If the estimate alone exceeds
+    /// `bytes`, this thread's cache is emptied too, and every other thread drops what its own
+    /// holds at its next operation on this pool. What comes into the pool later, nobody trims.
+    ///
+    /// The weigher runs without the lock. Until it is done other threads do not find the objects
+    /// being weighed, but these count as idle and keep their room: meanwhile `max_idle` admits
+    /// that much less, also for a new thread's cache. What others return meanwhile is not weighed.
+    ///
+    /// One call works at a time. Another one returns at once, with nothing dropped; the one at
+    /// work goes on with the lowest target that it was asked for meanwhile, and its report counts
+    /// that too. (So it is at work for as long as others keep calling.) A call from the weigher
+    /// or a destructor of the call at work counts only if it asks for less than that.
+    ///
+    /// If the weigher panics, all objects go back and the target is given up; if a destructor
+    /// does, the others are dropped nevertheless. The panic passes when the work is done.
     ///
     /// ```
     /// # use overdrive_pool::Pool;

@@ -25,16 +25,15 @@ use crate::pool::{Keep, Pool};
 /// # assert_eq!(BUFFERS.stats().idle(), 1);
 /// ```
 ///
-/// No set-up that compiles is refused: the settings cannot be zero, and one that is too large or
-/// contradicts another does not compile.
+/// No set-up that compiles is refused: the bound cannot be zero, and a setting that is too large
+/// or contradicts the other does not compile.
 ///
 /// ```compile_fail,E0080
 /// use std::num::NonZeroUsize;
 /// use overdrive_pool::{Keep, StaticPool};
 ///
 /// static TOO_MUCH: StaticPool<u8> = StaticPool::new("n", || 0, |_| Keep::Yes)
-///     .with_max_idle(NonZeroUsize::MIN)
-///     .with_local_cache(NonZeroUsize::new(2).unwrap());
+///     .with_limits(NonZeroUsize::MIN, 2);
 /// ```
 ///
 /// A static is never dropped, so its idle objects are not either. It has no idle timeout; call
@@ -62,45 +61,37 @@ impl<T: Send + 'static> StaticPool<T> {
         }
     }
 
-    /// See [`PoolBuilder::max_idle`](crate::PoolBuilder::max_idle).
+    /// Sets [`max_idle`](crate::PoolBuilder::max_idle), with the default
+    /// [`local_cache`](crate::PoolBuilder::local_cache) for it.
     ///
     /// # Panics
     ///
-    /// In a constant this is a compile error: above [`MAX_MAX_IDLE`], or below `local_cache`.
+    /// In a constant this is a compile error: above [`MAX_MAX_IDLE`].
     #[must_use]
-    pub const fn with_max_idle(mut self, n: NonZeroUsize) -> Self {
-        self.max_idle = n.get();
-        self.checked()
+    pub const fn with_max_idle(mut self, max_idle: NonZeroUsize) -> Self {
+        assert!(max_idle.get() <= MAX_MAX_IDLE, "`max_idle` is too large");
+        self.max_idle = max_idle.get();
+        self.local_cache = None;
+        self
     }
 
-    /// See [`PoolBuilder::local_cache`](crate::PoolBuilder::local_cache).
+    /// Sets both [`max_idle`](crate::PoolBuilder::max_idle) and
+    /// [`local_cache`](crate::PoolBuilder::local_cache), of which zero is shared mode.
     ///
     /// # Panics
     ///
-    /// In a constant this is a compile error: above [`MAX_LOCAL_CACHE`], or above `max_idle`.
+    /// In a constant this is a compile error: `max_idle` above [`MAX_MAX_IDLE`], or `local_cache`
+    /// above [`MAX_LOCAL_CACHE`] or above `max_idle`.
     #[must_use]
-    pub const fn with_local_cache(mut self, n: NonZeroUsize) -> Self {
-        self.local_cache = Some(n.get());
-        self.checked()
-    }
-
-    /// Shared mode, as `local_cache(0)` of the [builder](crate::PoolBuilder::local_cache).
-    #[must_use]
-    pub const fn shared(mut self) -> Self {
-        self.local_cache = Some(0);
-        self
-    }
-
-    const fn checked(self) -> Self {
-        assert!(self.max_idle <= MAX_MAX_IDLE, "`max_idle` is too large");
-        if let Some(local) = self.local_cache {
-            assert!(local <= MAX_LOCAL_CACHE, "`local_cache` is too large");
-            assert!(
-                local <= self.max_idle,
-                "`local_cache` must not exceed `max_idle`"
-            );
-        }
-        self
+    pub const fn with_limits(self, max_idle: NonZeroUsize, local_cache: usize) -> Self {
+        assert!(local_cache <= MAX_LOCAL_CACHE, "`local_cache` is too large");
+        assert!(
+            local_cache <= max_idle.get(),
+            "`local_cache` must not exceed `max_idle`"
+        );
+        let mut this = self.with_max_idle(max_idle);
+        this.local_cache = Some(local_cache);
+        this
     }
 
     #[cold]

@@ -48,7 +48,7 @@ pub(crate) enum Mutant {
     IdReleasedFirst,
     /// A bucket of table entries is published without Release.
     RelaxedBucket,
-    /// What a trim weighed goes back without a second look at the room.
+    /// What a trim has out for weighing keeps no room, and goes back all the same.
     RestoreBlindly,
     /// A trim takes the objects of another thread's cache itself.
     StealFromOwner,

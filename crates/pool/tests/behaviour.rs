@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Barrier};
@@ -329,6 +330,14 @@ fn bad_settings_are_refused() {
         }
     );
     assert_eq!(
+        refused(numbers().idle_timeout(Duration::from_micros(999))),
+        ConfigError::TooSmall {
+            field: "idle_timeout",
+            value: 999_000,
+            min: 1_000_000
+        }
+    );
+    assert_eq!(
         refused(numbers().max_idle(4).local_cache(5)),
         ConfigError::Contradiction {
             field: "local_cache",
@@ -387,9 +396,13 @@ fn a_static_pool_is_built_at_first_use() {
         buffer.clear();
         Keep::Yes
     })
-    .with_max_idle(std::num::NonZeroUsize::new(9).unwrap())
-    .with_local_cache(std::num::NonZeroUsize::new(3).unwrap());
-    static SHARED: StaticPool<u8> = StaticPool::new("shared", || 1, |_| Keep::Yes).shared();
+    .with_limits(NonZeroUsize::new(9).unwrap(), 3);
+    static SHARED: StaticPool<u8> =
+        StaticPool::new("shared", || 1, |_| Keep::Yes).with_limits(NonZeroUsize::MIN, 0);
+    // Each setter stands for both numbers, so the last one decides and they cannot conflict.
+    static SMALL: StaticPool<u8> = StaticPool::new("small", || 1, |_| Keep::Yes)
+        .with_limits(NonZeroUsize::new(9).unwrap(), 9)
+        .with_max_idle(NonZeroUsize::MIN);
     POOL.get().push(1);
     thread::spawn(|| assert!(POOL.get().is_empty()))
         .join()
@@ -399,6 +412,7 @@ fn a_static_pool_is_built_at_first_use() {
         ("static", 9, 3)
     );
     assert_eq!((*SHARED.get(), SHARED.local_cache()), (1, 0));
+    assert_eq!((SMALL.max_idle(), SMALL.local_cache()), (1, 0));
 }
 
 #[test]

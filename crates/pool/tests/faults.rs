@@ -173,17 +173,63 @@ fn a_panic_while_paying_for_a_trim_returns_the_object_in_hand() {
 
 #[test]
 fn a_panic_in_the_weigher_loses_nothing() {
-    let ledger = Ledger::default();
-    let pool = objects(&ledger)
-        .weigher(|_| panic_any("heavy"))
-        .build()
-        .unwrap();
-    pool.warm(5);
-    assert!(panics(|| pool.trim_to(1)));
-    assert_eq!((pool.stats().idle(), ledger.alive()), (5, 5));
-    assert!(panics(|| pool.trim()));
-    assert_eq!((pool.stats().idle(), ledger.alive()), (0, 0));
-    check(&pool.stats(), pool.max_idle());
+    for local in [0, 4] {
+        let ledger = Ledger::default();
+        let pool = objects(&ledger)
+            .weigher(|_| panic_any("heavy"))
+            .max_idle(10)
+            .local_cache(local)
+            .build()
+            .unwrap();
+        let held: Vec<_> = (0..12).map(|_| pool.get()).collect();
+        drop(held);
+        let stats = pool.stats();
+        let check = || {
+            assert_eq!(pool.stats().idle(), ledger.alive());
+            check(&pool.stats(), 10);
+        };
+        // Twice: the first has ended for good.
+        for _ in 0..2 {
+            assert!(panics(|| pool.trim_to(1)));
+            assert_eq!(
+                (pool.stats().idle(), pool.stats().trimmed),
+                (stats.idle(), 0)
+            );
+            check();
+        }
+        assert!(panics(|| pool.trim()));
+        assert_eq!((pool.stats().idle(), ledger.alive()), (0, 0));
+        pool.warm(1);
+        check();
+    }
+}
+
+#[test]
+fn a_panic_in_a_destructor_does_not_end_a_trim_to() {
+    struct Bomb(Weak<Pool<Self>>, bool);
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            if let Some(pool) = self.0.upgrade() {
+                pool.trim_to(2);
+                assert!(!self.1, "a bomb");
+            }
+        }
+    }
+    let pool = Arc::new_cyclic(|pool: &Weak<Pool<Bomb>>| {
+        let pool = pool.clone();
+        Pool::builder()
+            .factory(move || Bomb(pool.clone(), true))
+            .weigher(|_| 1)
+            .max_idle(10)
+            .build()
+            .unwrap()
+    });
+    pool.warm(9);
+    // The first to be dropped asks for less, and panics.
+    assert!(panics(|| pool.trim_to(8)));
+    assert_eq!((pool.stats().idle(), pool.stats().trimmed), (2, 7));
+    pool.trim_to(2);
+    check(&pool.stats(), 10);
 }
 
 #[test]
@@ -268,6 +314,31 @@ fn thread_local_destructors_may_use_the_pool() {
         check(&stats, pool.max_idle());
         drop(pool);
         assert_eq!(ledger.alive(), 0);
+    }
+}
+
+#[test]
+fn the_last_handle_may_go_with_an_ending_thread() {
+    thread_local! {
+        static BEFORE: RefCell<Option<Pool<Object>>> = const { RefCell::new(None) };
+        static AFTER: RefCell<Option<Pool<Object>>> = const { RefCell::new(None) };
+    }
+    for last in [&BEFORE, &AFTER] {
+        let ledger = Ledger::default();
+        let pool = objects(&ledger)
+            .idle_timeout(Duration::from_secs(3600))
+            .build()
+            .unwrap();
+        // One of the two is destroyed after the pool's own hook, whatever the order is.
+        thread::spawn(move || {
+            BEFORE.with(|_| ());
+            drop(pool.get());
+            AFTER.with(|_| ());
+            last.set(Some(pool));
+        })
+        .join()
+        .unwrap();
+        assert_eq!((ledger.made(), ledger.alive()), (1, 0));
     }
 }
 

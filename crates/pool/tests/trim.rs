@@ -2,9 +2,9 @@
 
 mod support;
 
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Barrier, Mutex, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -146,7 +146,7 @@ fn trim_to_drops_the_oldest_first() {
 }
 
 #[test]
-fn trim_to_holds_for_caches_that_hand_in_later() {
+fn trim_to_counts_other_threads_caches_by_an_estimate() {
     let pool = numbers()
         .weigher(|_| 10)
         .max_idle(100)
@@ -156,26 +156,193 @@ fn trim_to_holds_for_caches_that_hand_in_later() {
     let barrier = Barrier::new(2);
     thread::scope(|scope| {
         let owner = scope.spawn(|| {
-            let held: Vec<_> = (0..8).map(|_| pool.get()).collect();
+            let held: Vec<_> = (0..3).map(|_| pool.get()).collect();
             drop(held);
             barrier.wait();
             barrier.wait();
-            // Its eight join the depot's two, and five may stay; one of these comes here.
-            let object = pool.get();
+            // Called in only by the second trim.
+            assert_eq!(pool.stats().idle_local, 3);
+            drop(pool.get());
             let stats = pool.stats();
-            assert!(stats.idle() <= 5, "{stats:?}");
-            assert!(stats.idle_shared * 10 <= 50, "{stats:?}");
-            drop(object);
+            assert_eq!((stats.idle_local, stats.idle_shared), (1, 0), "{stats:?}");
         });
         barrier.wait();
         pool.warm(4);
+        // The three over there weigh 30, so 20 are left for the depot.
         let report = pool.trim_to(50);
-        assert_eq!((report.dropped, report.caches_asked), (0, 1));
+        assert_eq!(
+            (report.dropped, report.bytes, report.caches_asked),
+            (2, 20, 0)
+        );
+        let report = pool.trim_to(29);
+        assert_eq!(
+            (report.dropped, report.bytes, report.caches_asked),
+            (2, 20, 1)
+        );
         barrier.wait();
         // To its real end: a scope does not wait for thread-local destructors.
         owner.join().unwrap();
     });
     check(&pool.stats(), 100);
+}
+
+#[test]
+fn a_late_answer_to_trim_to_leaves_the_depot_alone() {
+    let pool = numbers().max_idle(1000).local_cache(8).build().unwrap();
+    let barrier = Barrier::new(2);
+    thread::scope(|scope| {
+        let owner = scope.spawn(|| {
+            drop(pool.get());
+            barrier.wait();
+            barrier.wait();
+            drop(pool.get());
+        });
+        barrier.wait();
+        assert_eq!(pool.trim_to(0).caches_asked, 1);
+        assert_eq!(pool.warm(900), 900);
+        barrier.wait();
+        owner.join().unwrap();
+    });
+    let stats = pool.stats();
+    assert_eq!((stats.idle(), stats.trimmed), (900, 1), "{stats:?}");
+    check(&stats, 1000);
+}
+
+/// A pool whose weigher waits the first time, and a call of `trim_to` that is parked there while
+/// `meanwhile` runs.
+fn while_weighing(
+    builder: PoolBuilder<usize>,
+    stock: usize,
+    bytes: usize,
+    meanwhile: impl FnOnce(&Pool<usize>),
+) -> (Pool<usize>, TrimReport) {
+    // Channels, so that a failure on either side ends the other's wait.
+    let ((arrive, arrived), (go, wait)) = (channel(), channel::<()>());
+    let parked = Mutex::new(Some((arrive, wait)));
+    let pool = builder
+        .weigher(move |_| {
+            let first = parked.lock().unwrap().take();
+            if let Some((arrive, wait)) = first {
+                arrive.send(()).unwrap();
+                let _ = wait.recv();
+            }
+            10
+        })
+        .build()
+        .unwrap();
+    assert_eq!(pool.warm(stock), stock);
+    let report = thread::scope(|scope| {
+        let trimmer = scope.spawn(|| pool.trim_to(bytes));
+        // Moved in here, so that unwinding drops it before the scope waits.
+        let go = go;
+        arrived.recv().unwrap();
+        meanwhile(&pool);
+        drop(go);
+        trimmer.join().unwrap()
+    });
+    (pool, report)
+}
+
+#[test]
+fn overlapping_calls_of_trim_to_leave_one_target() {
+    for local in [0, 8] {
+        let builder = numbers().max_idle(100).local_cache(local);
+        let (pool, report) = while_weighing(builder, 20, 50, |pool| {
+            assert_eq!(pool.warm(20), 20);
+            assert_eq!(pool.trim_to(50), TrimReport::default());
+            assert_eq!(pool.stats().idle(), 40);
+        });
+        assert_eq!((report.dropped, report.bytes), (35, 350));
+        assert_eq!(pool.stats().idle(), 5);
+        check(&pool.stats(), 100);
+    }
+}
+
+#[test]
+fn the_lowest_of_the_targets_asked_for_meanwhile_holds() {
+    let builder = numbers().max_idle(100).local_cache(0);
+    let (pool, report) = while_weighing(builder, 20, 100, |pool| {
+        for bytes in [70, 30, 50] {
+            assert_eq!(pool.trim_to(bytes).dropped, 0);
+        }
+    });
+    assert_eq!((report.dropped, pool.stats().idle()), (17, 3));
+
+    let builder = numbers().max_idle(100).local_cache(0);
+    let (pool, report) = while_weighing(builder, 20, 100, |pool| {
+        pool.warm(3);
+        assert_eq!(pool.trim().dropped, 3);
+    });
+    assert_eq!((report.dropped, pool.stats().idle()), (20, 0));
+}
+
+#[test]
+fn the_bound_holds_while_objects_are_weighed() {
+    let builder = numbers().max_idle(16).local_cache(4);
+    let (pool, report) = while_weighing(builder, 16, usize::MAX, |pool| {
+        let look = || check(&pool.stats(), 16);
+        assert_eq!(pool.stats().idle_shared, 16);
+        assert_eq!((pool.warm(16), pool.add(0)), (0, Err(0)));
+        look();
+        // No room for a cache either, so that nothing can gather there.
+        let held: Vec<_> = (0..6).map(|_| pool.get()).collect();
+        look();
+        drop(held);
+        let stats = pool.stats();
+        assert_eq!((stats.thread_caches, stats.surplus), (0, 6), "{stats:?}");
+        assert_eq!(pool.trim_idle().dropped, 0);
+        look();
+    });
+    assert_eq!((report.dropped, pool.stats().idle()), (0, 16));
+    drop(pool.get());
+    let stats = pool.stats();
+    assert_eq!((stats.thread_caches, stats.idle()), (1, 16), "{stats:?}");
+    check(&stats, 16);
+}
+
+#[test]
+fn what_came_meanwhile_is_newer_than_what_was_weighed() {
+    let builder = numbers().max_idle(16).local_cache(0);
+    let (pool, _) = while_weighing(builder, 3, usize::MAX, |pool| {
+        pool.warm(2);
+    });
+    let order: Vec<_> = (0..5).map(|_| pool.get().detach()).collect();
+    assert_eq!(order, [4, 3, 2, 1, 0]);
+}
+
+#[test]
+fn the_weigher_and_the_destructor_may_trim() {
+    struct Trims(Weak<Pool<Self>>);
+    impl Drop for Trims {
+        fn drop(&mut self) {
+            if let Some(pool) = self.0.upgrade() {
+                assert_eq!(pool.trim_to(10).dropped, 0);
+            }
+        }
+    }
+    for local in [0, 8] {
+        let pool = Arc::new_cyclic(|pool: &Weak<Pool<Trims>>| {
+            let pool = pool.clone();
+            Pool::builder()
+                .factory(move || Trims(pool.clone()))
+                .weigher(|object| {
+                    if let Some(pool) = object.0.upgrade() {
+                        // As low as the running call: nothing more to do. Lower: one more round.
+                        assert_eq!(pool.trim_to(30).dropped, 0);
+                        assert_eq!(pool.trim_to(20).dropped, 0);
+                    }
+                    1
+                })
+                .max_idle(100)
+                .local_cache(local)
+                .build()
+                .unwrap()
+        });
+        pool.warm(50);
+        assert_eq!(pool.trim_to(30).dropped, 40);
+        assert_eq!(pool.stats().idle(), 10);
+        check(&pool.stats(), 100);
+    }
 }
 
 #[test]
@@ -263,7 +430,7 @@ fn a_pool_dropped_early_does_not_wait_for_the_timeout() {
     drop(pool);
     let pool = numbers()
         .idle_timeout(Duration::MAX)
-        .name("a\0b")
+        .name("a\0b\n")
         .build()
         .unwrap();
     drop(pool.clone());
