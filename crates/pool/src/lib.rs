@@ -86,6 +86,7 @@
 //! | `pool` | [`Pool`], [`Keep`] |
 //! | `builder` | [`PoolBuilder`] and its checks |
 //! | `guard` | [`Pooled`], [`OwnedPooled`]; unsafe |
+//! | `settings` | [`PoolSettings`] |
 //! | `static_pool` | [`StaticPool`] |
 //! | `stats` | [`PoolStats`], [`TrimReport`], and what is counted |
 //! | `engine` | the fast path, the slow paths, the end of a thread |
