@@ -113,15 +113,11 @@ fn the_built_in_suite_runs_and_writes_both_files() {
     let stall = results.scenarios.iter().find(|s| s.id == "harness/stall");
     let stall = stall.expect("the latency scenario ran");
     assert_eq!(stall.kind, Kind::Latency);
-    let p999 = stall
-        .points
-        .iter()
-        .find(|p| p.name == "p99.9")
-        .expect("p99.9");
-    let of = |name: &str| p999.rows.iter().find(|r| r.name == name).map(|r| r.value);
+    let max = stall.points.iter().find(|p| p.name == "max").expect("max");
+    let of = |name: &str| max.rows.iter().find(|r| r.name == name).map(|r| r.value);
     assert!(
-        of("stalling") > Some(1_000.0),
-        "a stall of 2 ms shows in the tail: {p999:?}"
+        of("stalling") >= Some(1_990.0),
+        "a stall of 2 ms shows in the tail: {max:?}"
     );
     for scenario in &results.scenarios {
         assert_eq!(

@@ -89,7 +89,7 @@ pub(super) fn suite() -> Vec<Scenario> {
         .with(lookup::<3>(Role::Context, PLUS[1], 206));
     let stall = Scenario::latency(
         "harness/stall",
-        "a server that stalls for 2 ms every 2,000 requests, 20,000 requests a second",
+        "a server that stalls for 2 ms every 500 requests, 20,000 requests a second",
         20_000.0,
     )
     .input("Poisson arrivals")
@@ -104,7 +104,7 @@ pub(super) fn suite() -> Vec<Scenario> {
         VERSION,
         |_| {
             |n| {
-                if n % 2_000 == 1_999 {
+                if n % 500 == 499 {
                     let until = Instant::now() + Duration::from_millis(2);
                     while Instant::now() < until {
                         std::hint::spin_loop();
