@@ -159,6 +159,11 @@ fn carry_out<'a>(jobs: impl Iterator<Item = &'a Job>) -> ExitCode {
         };
         println!("{name:<11} {word:<8} {took:>6.1} s");
     }
+    let skipped = done.iter().filter(|d| d.1 == Done::Skipped).count();
+    println!(
+        "{} passed, 0 failed, {skipped} skipped",
+        done.len() - skipped
+    );
     ExitCode::SUCCESS
 }
 
