@@ -227,7 +227,7 @@ fn loom() -> Outcome {
 }
 
 fn loom_deep() -> Outcome {
-    models("3")
+    models("6")
 }
 
 fn examples() -> Outcome {
