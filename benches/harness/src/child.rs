@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::results::{Better, Kind, Role, Tier};
+use crate::scenario::Setup;
 use crate::stats::Launch;
 
 /// Raised when order or answer change, so that `--baseline` notices a revision
@@ -51,6 +52,16 @@ impl Order {
             workspace: std::path::PathBuf::new(),
             rows: Vec::new(),
             mode: Mode::Measure,
+        }
+    }
+
+    /// What the contenders are built from.
+    pub(crate) fn setup(&self) -> Setup {
+        Setup {
+            seed: self.input_seed,
+            threads: self.threads,
+            traces: self.traces.clone(),
+            workspace: self.workspace.clone(),
         }
     }
 }

@@ -23,12 +23,7 @@ const CONFIDENCE: f64 = 0.99;
 
 /// Carries out an order.
 pub(crate) fn measure(scenario: &Scenario, order: &Order) -> Answer {
-    let setup = Setup {
-        seed: order.input_seed,
-        threads: order.threads,
-        traces: order.traces.clone(),
-        workspace: order.workspace.clone(),
-    };
+    let setup = order.setup();
     let mut chosen: Vec<&Contender> = scenario
         .contenders
         .iter()
@@ -287,18 +282,12 @@ fn allocations(
 
 /// One contender's loop, warmed up, inside [`counted_region`].
 pub(crate) fn instructions(scenario: &Scenario, order: &Order, ops: u64) -> Answer {
-    let setup = Setup {
-        seed: order.input_seed,
-        threads: 1,
-        traces: order.traces.clone(),
-        workspace: order.workspace.clone(),
-    };
     let chosen = scenario
         .contenders
         .iter()
         .find(|c| order.rows.first() == Some(&c.name));
     if let Some(Work::Time(make)) = chosen.map(|c| &c.work) {
-        let mut run = make(&setup)(0);
+        let mut run = make(&order.setup())(0);
         std::hint::black_box(run(ops));
         std::hint::black_box(counted_region(&mut run, ops));
     }

@@ -1,5 +1,7 @@
 //! What the pool promises, operation by operation.
 
+#[path = "support/at_rest.rs"]
+mod at_rest;
 mod support;
 
 use std::num::NonZeroUsize;
@@ -9,9 +11,10 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
+use at_rest::check;
 use overdrive_pool::{
-    ConfigError, Keep, MAX_LOCAL_CACHE, MAX_MAX_IDLE, OwnedPooled, Pool, PoolBuilder, PoolStats,
-    Pooled, StaticPool,
+    ConfigError, Keep, MAX_LOCAL_CACHE, MAX_MAX_IDLE, OwnedPooled, Pool, PoolBuilder, Pooled,
+    StaticPool,
 };
 use support::{Ledger, Object};
 
@@ -36,18 +39,6 @@ fn join(threads: Vec<thread::ScopedJoinHandle<'_, ()>>) {
     for thread in threads {
         thread.join().unwrap();
     }
-}
-
-/// The relations that `PoolStats` documents for a pool at rest.
-fn check(stats: &PoolStats, max_idle: usize) {
-    let made = stats.misses + stats.warmed + stats.added;
-    let elsewhere = stats.discarded() + stats.detached;
-    assert_eq!(
-        made,
-        (stats.in_use + stats.idle()) as u64 + elsewhere,
-        "{stats:?}"
-    );
-    assert!(stats.idle() <= max_idle, "{stats:?}");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! What happens when user code panics, objects leak, threads come and go, and calls nest.
 
+#[path = "support/at_rest.rs"]
+mod at_rest;
 mod support;
 
 use std::cell::RefCell;
@@ -10,8 +12,9 @@ use std::sync::{Arc, Barrier, OnceLock, Weak};
 use std::thread;
 use std::time::Duration;
 
+use at_rest::check;
 use overdrive_core::thread_slot;
-use overdrive_pool::{Keep, OwnedPooled, Pool, PoolBuilder, PoolStats};
+use overdrive_pool::{Keep, OwnedPooled, Pool, PoolBuilder};
 use support::{Ledger, Object};
 
 fn objects(ledger: &Ledger) -> PoolBuilder<Object> {
@@ -21,17 +24,6 @@ fn objects(ledger: &Ledger) -> PoolBuilder<Object> {
 
 fn panics<R>(f: impl FnOnce() -> R) -> bool {
     catch_unwind(AssertUnwindSafe(f)).is_err()
-}
-
-fn check(stats: &PoolStats, max_idle: usize) {
-    let made = stats.misses + stats.warmed + stats.added;
-    let elsewhere = stats.discarded() + stats.detached;
-    assert_eq!(
-        made,
-        (stats.in_use + stats.idle()) as u64 + elsewhere,
-        "{stats:?}"
-    );
-    assert!(stats.idle() <= max_idle, "{stats:?}");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Giving idle memory back.
 
+#[path = "support/at_rest.rs"]
+mod at_rest;
 mod support;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +10,8 @@ use std::sync::{Arc, Barrier, Mutex, Weak};
 use std::thread;
 use std::time::Duration;
 
-use overdrive_pool::{Keep, Pool, PoolBuilder, PoolStats, TrimReport};
+use at_rest::check;
+use overdrive_pool::{Keep, Pool, PoolBuilder, TrimReport};
 use support::{Ledger, Object};
 
 fn objects(ledger: &Ledger) -> PoolBuilder<Object> {
@@ -24,18 +27,6 @@ fn objects(ledger: &Ledger) -> PoolBuilder<Object> {
 fn numbers() -> PoolBuilder<usize> {
     let next = AtomicUsize::new(0);
     Pool::builder().factory(move || next.fetch_add(1, Ordering::Relaxed))
-}
-
-/// The relations that `PoolStats` documents for a pool at rest.
-fn check(stats: &PoolStats, max_idle: usize) {
-    let made = stats.misses + stats.warmed + stats.added;
-    let elsewhere = stats.discarded() + stats.detached;
-    assert_eq!(
-        made,
-        (stats.in_use + stats.idle()) as u64 + elsewhere,
-        "{stats:?}"
-    );
-    assert!(stats.idle() <= max_idle, "{stats:?}");
 }
 
 #[test]
