@@ -1,0 +1,1 @@
+//! Request batching: many callers, one call of the handler, to each caller its own result.

@@ -1,0 +1,1 @@
+//! Processing pipelines: fused stages, parallel segments, order kept, items in flight bounded.

@@ -1,0 +1,1 @@
+//! Rate limiters (GCRA), keyed limiters and concurrency limits, with the wait stated.

@@ -1,0 +1,1 @@
+//! Redis settings and connections with deadlines and a circuit breaker, for the redis features of overdrive.

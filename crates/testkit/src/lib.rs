@@ -1,0 +1,1 @@
+//! Real servers, a cutting proxy, simulated time and drop counters for the tests of overdrive.

@@ -1,0 +1,1 @@
+//! A cache in tiers: request scope, memory, a remote store, and a loader that runs once.
