@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use crate::step::{Done, Outcome, all, cargo, has, nightly, run as step, with};
-use crate::{arrows, msrv};
+use crate::{arrows, msrv, weight};
 
 /// The crates that are published.
 const LIBRARIES: &[&str] = &["overdrive-core", "overdrive-pool", "overdrive"];
@@ -29,6 +29,7 @@ struct Job {
 const JOBS: &[Job] = &[
     job("fmt", "formatting", true, fmt),
     job("arrows", "which crate may depend on which", true, arrows),
+    job("weight", "what a default build pulls in", true, weight),
     job("clippy", "lints, warnings denied", true, clippy),
     job("units", "unit and integration tests", true, units),
     job("doctests", "examples in the documentation", true, doctests),
@@ -173,6 +174,10 @@ fn fmt() -> Outcome {
 
 fn arrows() -> Outcome {
     arrows::check().map(|()| Done::Passed)
+}
+
+fn weight() -> Outcome {
+    weight::check(LIBRARIES).map(|()| Done::Passed)
 }
 
 fn clippy() -> Outcome {

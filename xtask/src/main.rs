@@ -6,6 +6,7 @@ mod bench;
 mod ci;
 mod msrv;
 mod step;
+mod weight;
 
 use std::process::ExitCode;
 
