@@ -22,7 +22,8 @@ pub(crate) fn check(libraries: &[&str]) -> Result<(), String> {
             faults.push(format!("{library} has no line in xtask/src/weight.rs"));
             continue;
         };
-        let found = packages(&tree(library)?);
+        let tree = tree(library)?;
+        let found = packages(&tree);
         println!("{library:<24} {} packages of others", found.len());
         faults.extend(differences(library, allowed, &found));
     }
