@@ -1,1 +1,59 @@
-//! Rate limiters (GCRA), keyed limiters and concurrency limits, with the wait stated.
+//! Rate limiters and concurrency limits: how often, and how many at once.
+//!
+//! ```
+//! use overdrive_ratelimit::{ConcurrencyLimit, KeyedLimiter, Quota, RateLimiter};
+//!
+//! // At the door: what one customer may do, and what all of them together may have in work.
+//! let customers = KeyedLimiter::<u64>::builder(Quota::per_second(50)).build()?;
+//! let in_work = ConcurrencyLimit::builder(200).name("requests").build()?;
+//! // Towards a service that allows ten calls a second, a hundred at once.
+//! let calls = RateLimiter::builder(Quota::per_second(10).burst(100)).build()?;
+//!
+//! customers.check(&4711)?;
+//! let permit = in_work.try_acquire()?;
+//! calls.wait_blocking()?;
+//! drop(permit);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! | type | answers |
+//! |---|---|
+//! | [`RateLimiter`] | may I, now? `check`; until I may: `wait` |
+//! | [`KeyedLimiter`] | may this one, now? in bounded memory |
+//! | [`ConcurrencyLimit`] | is there room for one more? `try_acquire`, `acquire` |
+//!
+//! A refusal says when to come back ([`Denied::retry_after`]), and [`Snapshot`] has the figures
+//! of HTTP's `RateLimit` header fields.
+//!
+//! # Features
+//! - `tokio`: `RateLimiter::wait`, `wait_n` and `wait_timeout`, which need a timer. Without it
+//!   there is `wait_blocking`.
+//! - `serde`: [`Quota`] in configuration files.
+//!
+//! No threads, no global state, no unsafe code.
+
+#![forbid(unsafe_code)]
+
+mod concurrency;
+mod error;
+#[cfg(feature = "tokio")]
+mod future;
+mod gcra;
+mod keyed;
+mod limiter;
+mod quota;
+mod stats;
+mod wait;
+
+pub use concurrency::{
+    Acquire, ConcurrencyLimit, ConcurrencyLimitBuilder, MAX_CONCURRENCY, OwnedPermit, Permit,
+};
+pub use error::{AcquireError, CheckError, Denied, TryAcquireError, WaitError};
+#[cfg(feature = "tokio")]
+pub use future::Wait;
+pub use keyed::{DEFAULT_CAPACITY, KeyedLimiter, KeyedLimiterBuilder, MAX_CAPACITY, OnFull};
+pub use limiter::{DEFAULT_MAX_WAITERS, RateLimiter, RateLimiterBuilder, Snapshot};
+pub use overdrive_core::{Clock, ConfigError, Deadline, clock};
+pub use quota::{MAX_PERIOD, MAX_TOKENS, Quota};
+pub use stats::{ConcurrencyStats, KeyedStats, LimiterStats};
+pub use wait::TIMER_SLACK;

@@ -1,0 +1,244 @@
+//! What limiters promise, on a clock that is moved by hand.
+
+use std::time::Duration;
+
+use overdrive_core::clock::ManualClock;
+use overdrive_ratelimit::{
+    CheckError, ConcurrencyLimit, ConfigError, Deadline, KeyedLimiter, OnFull, Quota, RateLimiter,
+    TryAcquireError, WaitError,
+};
+
+fn limiter(quota: Quota) -> (RateLimiter<ManualClock>, ManualClock) {
+    let clock = ManualClock::new();
+    let limiter = RateLimiter::builder(quota).clock(clock.clone()).build();
+    (limiter.unwrap(), clock)
+}
+
+#[test]
+fn a_burst_is_there_at_once_and_then_the_rate() {
+    let (limiter, clock) = limiter(Quota::per_second(10).burst(100));
+    let allowed = |n: usize| (0..n).filter(|_| limiter.check().is_ok()).count();
+    assert_eq!(allowed(1000), 100);
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(allowed(1000), 10);
+    clock.advance(Duration::from_secs(3600));
+    assert_eq!(allowed(1000), 100);
+}
+
+#[test]
+fn a_denial_says_exactly_when_to_come_back() {
+    let (limiter, clock) = limiter(Quota::per_minute(7).burst(2));
+    assert_eq!(limiter.check_n(2), Ok(()));
+    let denied = limiter.check().unwrap_err();
+    clock.advance(denied.retry_after - Duration::from_nanos(1));
+    assert!(limiter.check().is_err());
+    clock.advance(Duration::from_nanos(1));
+    assert_eq!(limiter.check(), Ok(()));
+}
+
+#[test]
+fn more_than_the_burst_is_never_allowed_and_nothing_is_taken() {
+    let (limiter, clock) = limiter(Quota::per_second(5));
+    clock.advance(Duration::from_secs(3600));
+    let refused = limiter.check_n(6).unwrap_err();
+    assert_eq!(refused, CheckError::ExceedsBurst { asked: 6, burst: 5 });
+    assert_eq!(refused.retry_after(), None);
+    assert_eq!(limiter.check_n(u64::MAX).unwrap_err().retry_after(), None);
+    assert_eq!(limiter.check_n(5), Ok(()));
+}
+
+#[test]
+fn nothing_is_always_allowed() {
+    let (limiter, _) = limiter(Quota::per_hour(1));
+    assert_eq!(limiter.check_n(1), Ok(()));
+    assert_eq!(limiter.check_n(0), Ok(()));
+    assert_eq!(limiter.wait_n_blocking(0, Deadline::NEVER), Ok(()));
+    assert_eq!(limiter.check_up_to(0), 0);
+}
+
+#[test]
+fn a_flow_takes_what_is_there() {
+    let (limiter, clock) = limiter(Quota::per_second(1000).burst(64));
+    assert_eq!(limiter.check_up_to(50), 50);
+    assert_eq!(limiter.check_up_to(50), 14);
+    assert_eq!(limiter.check_up_to(50), 0);
+    clock.advance(Duration::from_millis(3));
+    assert_eq!(limiter.check_up_to(u64::MAX), 3);
+    assert_eq!(limiter.stats().tokens, 67);
+}
+
+#[test]
+fn a_snapshot_takes_nothing_and_a_check_agrees_with_it() {
+    let (limiter, clock) = limiter(Quota::per_second(2).burst(3));
+    for _ in 0..9 {
+        assert_eq!(limiter.snapshot().remaining, 3);
+    }
+    assert_eq!(limiter.check_n(3), Ok(()));
+    let seen = limiter.snapshot();
+    assert_eq!((seen.limit, seen.remaining), (3, 0));
+    assert_eq!(seen.retry_after, Duration::from_millis(500));
+    assert_eq!(seen.reset_after, Duration::from_millis(1500));
+    clock.advance(seen.reset_after);
+    assert_eq!(limiter.snapshot().remaining, 3);
+}
+
+#[test]
+fn bad_settings_are_refused_by_name() {
+    let field = |error: ConfigError| error.field();
+    let quota = Quota::per_second(1);
+    let of = |quota| RateLimiter::builder(quota).build().map(drop).map_err(field);
+    assert_eq!(of(Quota::per_second(0)), Err("tokens"));
+    assert_eq!(of(quota.burst(0)), Err("burst"));
+    assert_eq!(of(Quota::per(1, Duration::ZERO)), Err("period"));
+    assert_eq!(of(Quota::per(1, Duration::MAX)), Err("period"));
+    let keyed = |capacity| {
+        KeyedLimiter::<u8>::builder(quota)
+            .capacity(capacity)
+            .build()
+    };
+    assert_eq!(keyed(0).map(drop).map_err(field), Err("capacity"));
+    assert_eq!(keyed(usize::MAX).map(drop).map_err(field), Err("capacity"));
+    let permits = |limit| ConcurrencyLimit::builder(limit).build().map(drop);
+    assert_eq!(permits(0).map_err(field), Err("limit"));
+    assert_eq!(permits(usize::MAX).map_err(field), Err("limit"));
+}
+
+#[test]
+fn a_blocking_wait_that_would_be_late_fails_at_once() {
+    let (limiter, clock) = limiter(Quota::per_hour(1));
+    assert_eq!(limiter.check(), Ok(()));
+    let soon = Deadline::after_on(&clock, Duration::from_secs(1));
+    let refused = limiter.wait_n_blocking(1, soon).unwrap_err();
+    let needed = Duration::from_secs(3600);
+    assert_eq!(refused, WaitError::DeadlineExceeded { needed });
+    assert_eq!(limiter.stats().refused_waits, 1);
+    let too_many = limiter.wait_n_blocking(2, Deadline::NEVER).unwrap_err();
+    assert_eq!(too_many, WaitError::ExceedsBurst { asked: 2, burst: 1 });
+}
+
+#[test]
+fn nobody_waits_where_nobody_may() {
+    let limiter = RateLimiter::builder(Quota::per_hour(1))
+        .max_waiters(0)
+        .build();
+    let limiter = limiter.unwrap();
+    assert_eq!(limiter.wait_blocking(), Ok(()));
+    let refused = limiter.wait_blocking().unwrap_err();
+    assert_eq!(refused, WaitError::QueueFull { max_waiters: 0 });
+}
+
+#[test]
+fn threads_that_wait_all_get_their_tokens() {
+    let limiter = RateLimiter::builder(Quota::per_second(20_000).burst(1)).build();
+    let limiter = limiter.unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| (0..20).for_each(|_| limiter.wait_blocking().unwrap()));
+        }
+    });
+    let stats = limiter.stats();
+    assert_eq!((stats.allowed, stats.waiting), (160, 0));
+}
+
+#[test]
+fn each_key_has_its_own_quota() {
+    let limiter = KeyedLimiter::<String>::builder(Quota::per_hour(2)).build();
+    let limiter = limiter.unwrap();
+    assert_eq!(limiter.check_n("a", 2), Ok(()));
+    assert!(limiter.check("a").is_err());
+    assert_eq!(limiter.check("b"), Ok(()));
+    assert_eq!(limiter.snapshot("b").remaining, 1);
+    assert_eq!(limiter.snapshot("never seen").remaining, 2);
+    assert!(limiter.reset("a"));
+    assert!(!limiter.reset("a"));
+    assert_eq!(limiter.check_n("a", 2), Ok(()));
+}
+
+fn keyed(
+    on_full: OnFull,
+) -> (
+    KeyedLimiter<u32, std::hash::RandomState, ManualClock>,
+    ManualClock,
+) {
+    let clock = ManualClock::new();
+    let builder = KeyedLimiter::<u32>::builder(Quota::per_second(1)).capacity(4);
+    let limiter = builder.on_full(on_full).clock(clock.clone()).build();
+    (limiter.unwrap(), clock)
+}
+
+#[test]
+fn a_flood_of_keys_never_frees_a_limited_one() {
+    let (limiter, clock) = keyed(OnFull::ShareOverflow);
+    for key in 0..4 {
+        assert_eq!(limiter.check(&key), Ok(()));
+    }
+    // All room is taken by keys that owe something: the flood shares one token.
+    let through = (100..1100).filter(|key| limiter.check(key).is_ok()).count();
+    assert_eq!(through, 1);
+    assert!((0..4).all(|key| limiter.check(&key).is_err()));
+    let stats = limiter.stats();
+    assert_eq!((stats.keys, stats.overflowed), (4, 1000));
+    // Once they owe nothing they make room.
+    clock.advance(Duration::from_secs(1));
+    assert_eq!(limiter.check(&2000), Ok(()));
+    assert!(limiter.stats().reclaimed > 0);
+    assert!(limiter.stats().keys <= 4);
+}
+
+#[test]
+fn keys_without_room_can_be_denied() {
+    let (limiter, clock) = keyed(OnFull::Deny);
+    for key in 0..4 {
+        assert_eq!(limiter.check(&key), Ok(()));
+    }
+    let denied = limiter.check(&9).unwrap_err();
+    clock.advance(denied.retry_after);
+    assert_eq!(limiter.check(&9), Ok(()));
+}
+
+#[test]
+fn permits_are_bounded_and_come_back() {
+    let limit = ConcurrencyLimit::builder(3).build().unwrap();
+    let held: Vec<_> = (0..3).map(|_| limit.try_acquire().unwrap()).collect();
+    assert_eq!(limit.try_acquire().unwrap_err(), TryAcquireError::Full);
+    assert_eq!(limit.in_flight(), 3);
+    let owned = held.into_iter().map(|permit| permit.into_owned());
+    drop(owned.collect::<Vec<_>>());
+    let stats = limit.stats();
+    assert_eq!((stats.acquired, stats.released, stats.refused), (3, 3, 1));
+    assert_eq!(limit.in_flight(), 0);
+}
+
+#[test]
+fn a_blocked_thread_gets_the_permit_that_comes_back() {
+    let limit = ConcurrencyLimit::builder(1).build().unwrap();
+    let permit = limit.try_acquire().unwrap();
+    std::thread::scope(|scope| {
+        let blocked = scope.spawn(|| limit.acquire_blocking().map(drop));
+        while limit.stats().waiting == 0 {
+            std::thread::yield_now();
+        }
+        drop(permit);
+        assert_eq!(blocked.join().unwrap(), Ok(()));
+    });
+    assert_eq!(limit.stats().waited, 1);
+}
+
+#[test]
+fn the_parts_can_be_shared_and_sent() {
+    fn check<T: Send + Sync>() {}
+    check::<RateLimiter>();
+    check::<KeyedLimiter<String>>();
+    check::<ConcurrencyLimit>();
+    check::<overdrive_ratelimit::OwnedPermit>();
+    check::<overdrive_ratelimit::Permit<'_>>();
+    check::<overdrive_ratelimit::Acquire<'_>>();
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn a_quota_survives_a_configuration_file() {
+    let quota = Quota::per_minute(90).burst(7);
+    let text = serde_json::to_string(&quota).unwrap();
+    assert_eq!(serde_json::from_str::<Quota>(&text).unwrap(), quota);
+}
