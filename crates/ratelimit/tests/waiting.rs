@@ -8,8 +8,16 @@ use tokio::time::Instant;
 
 #[derive(Debug)]
 struct TokioClock;
-impl TokioClock { fn new() -> Self { Self } }
-impl Clock for TokioClock { fn now(&self) -> overdrive_ratelimit::clock::Timestamp { overdrive_ratelimit::clock::Timestamp::from_instant(Instant::now().into_std()) } }
+impl TokioClock {
+    fn new() -> Self {
+        Self
+    }
+}
+impl Clock for TokioClock {
+    fn now(&self) -> overdrive_ratelimit::clock::Timestamp {
+        overdrive_ratelimit::clock::Timestamp::from_instant(Instant::now().into_std())
+    }
+}
 type Limiter = RateLimiter<TokioClock>;
 
 fn limiter(quota: Quota) -> Limiter {

@@ -1,0 +1,18 @@
+//! Rate and concurrency limits against their peers.
+
+mod limits;
+mod ours;
+#[cfg(feature = "ratelimit-peers")]
+mod peers;
+mod scenarios;
+
+use std::process::ExitCode;
+
+use overdrive_bench::alloc::Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn main() -> ExitCode {
+    overdrive_bench::main(scenarios::suite())
+}

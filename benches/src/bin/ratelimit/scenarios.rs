@@ -1,0 +1,155 @@
+//! The scenarios.
+
+use overdrive_bench::results::Role;
+use overdrive_bench::{Contender, Scenario};
+use overdrive_ratelimit::{ConcurrencyLimit, RateLimiter};
+
+use crate::limits::{ClockAndWord, Counter};
+use crate::ours;
+#[cfg(feature = "ratelimit-peers")]
+use crate::peers::{Governor, LeakyBucket, Ratelimit};
+
+/// The quota of a scenario.
+#[derive(Clone, Copy)]
+pub(crate) enum Rate {
+    /// 1e9 a second, 1e9 at once: always allowed.
+    Billion,
+    /// One an hour, which is taken before it starts: always denied.
+    Exhausted,
+}
+
+/// A limiter that answers at once.
+pub(crate) trait Check: Send + Sync + Sized + 'static {
+    fn new(rate: Rate) -> Self;
+    fn check(&self) -> bool;
+}
+
+/// A limit on how many at once.
+pub(crate) trait Permits: Send + Sync + Sized + 'static {
+    fn new(limit: usize) -> Self;
+    fn acquire_and_release(&self) -> bool;
+}
+
+/// All scenarios of rate and concurrency limits.
+pub(crate) fn suite() -> Vec<Scenario> {
+    let allowed = Scenario::time(
+        "ratelimit/check_allowed",
+        "may I, now? asked of one limiter; the answer is always yes",
+    );
+    let denied = Scenario::time(
+        "ratelimit/check_denied",
+        "may I, now? asked of one limiter; the answer is always no",
+    );
+    vec![
+        checks(
+            allowed.input("1e9 a second, burst 1e9; a precise clock"),
+            Rate::Billion,
+        ),
+        checks(
+            denied.input("1 an hour, exhausted; a precise clock"),
+            Rate::Exhausted,
+        ),
+        permit(),
+    ]
+}
+
+fn checks(scenario: Scenario, rate: Rate) -> Scenario {
+    let scenario = scenario
+        .threads(&[1, 2])
+        .with(check::<RateLimiter>(
+            Role::Ours,
+            "overdrive-ratelimit",
+            ours::VERSION,
+            rate,
+        ))
+        .with(check::<ClockAndWord>(
+            Role::Limit,
+            "clock and one word",
+            "quanta",
+            rate,
+        ));
+    #[cfg(feature = "ratelimit-peers")]
+    let scenario = {
+        let peer = Role::Peer;
+        scenario
+            .with(check::<Governor>(
+                peer,
+                "governor",
+                &version("governor"),
+                rate,
+            ))
+            .with(check::<Ratelimit>(
+                peer,
+                "ratelimit",
+                &version("ratelimit"),
+                rate,
+            ))
+            .with(check::<LeakyBucket>(
+                peer,
+                "leaky-bucket",
+                &version("leaky-bucket"),
+                rate,
+            ))
+    };
+    scenario
+}
+
+/// The checksum counts the answers that are as they should be.
+fn check<L: Check>(role: Role, name: &str, version: &str, rate: Rate) -> Contender {
+    Contender::time(role, name, version, move |_| {
+        let limiter: &'static L = Box::leak(Box::new(L::new(rate)));
+        let expected = matches!(rate, Rate::Billion);
+        if !expected {
+            // The one of this hour.
+            limiter.check();
+        }
+        move |_| {
+            move |ops| {
+                (0..ops)
+                    .map(|_| u64::from(limiter.check() == expected))
+                    .sum()
+            }
+        }
+    })
+}
+
+fn permit() -> Scenario {
+    let scenario = Scenario::time(
+        "ratelimit/permit",
+        "take a permit and give it back; there is always one",
+    )
+    .input("1,000,000 permits")
+    .threads(&[1, 2])
+    .with(permits::<ConcurrencyLimit>(
+        Role::Ours,
+        "overdrive-ratelimit",
+        ours::VERSION,
+    ))
+    .with(permits::<Counter>(Role::Limit, "up and down", "std"));
+    #[cfg(feature = "ratelimit-peers")]
+    let scenario = scenario.with(permits::<tokio::sync::Semaphore>(
+        Role::Peer,
+        "tokio-semaphore",
+        &version("tokio"),
+    ));
+    scenario
+}
+
+fn permits<L: Permits>(role: Role, name: &str, version: &str) -> Contender {
+    Contender::time(role, name, version, |_| {
+        let limit: &'static L = Box::leak(Box::new(L::new(1_000_000)));
+        move |_| {
+            move |ops| {
+                (0..ops)
+                    .map(|_| u64::from(limit.acquire_and_release()))
+                    .sum()
+            }
+        }
+    })
+}
+
+/// The version that the benchmark was built with.
+#[cfg(feature = "ratelimit-peers")]
+fn version(package: &str) -> String {
+    overdrive_bench::locked_version(include_str!("../../../../Cargo.lock"), package)
+}
