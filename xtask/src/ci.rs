@@ -10,13 +10,27 @@ use crate::step::{Done, Outcome, all, cargo, has, nightly, run as step, with};
 use crate::{arrows, msrv, weight};
 
 /// The crates that are published.
-const LIBRARIES: &[&str] = &["overdrive-core", "overdrive-pool", "overdrive"];
+const LIBRARIES: &[&str] = &[
+    "overdrive-core",
+    "overdrive-batch",
+    "overdrive-pipeline",
+    "overdrive-pool",
+    "overdrive-ratelimit",
+    "overdrive-remote",
+    "overdrive-tiered-cache",
+    "overdrive-workstealing",
+    "overdrive",
+];
 /// The crates that have loom models.
 const MODELLED: &[&str] = &["overdrive-pool"];
 /// The benchmark suites; the scenarios of each compile without its peers.
-const SUITES: &[&str] = &["pool"];
+const SUITES: &[&str] = &["pool", "ratelimit"];
 /// Everything but the peers.
-const FEATURES: &str = "overdrive/pool,overdrive/serde,overdrive-pool/serde,overdrive-benches/pool";
+const FEATURES: &str = "overdrive/batch,overdrive/cache,overdrive/pipeline,overdrive/pool,\
+    overdrive/ratelimit,overdrive/workstealing,overdrive/serde,overdrive/tokio,\
+    overdrive-pool/serde,overdrive-ratelimit/serde,overdrive-ratelimit/tokio,\
+    overdrive-testkit/tokio,\
+    overdrive-benches/pool,overdrive-benches/ratelimit";
 
 struct Job {
     name: &'static str,

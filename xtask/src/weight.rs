@@ -10,7 +10,13 @@ use crate::step;
 /// that is listed and no longer there.
 const DEFAULT_BUILDS: &[(&str, &[&str])] = &[
     ("overdrive-core", &[]),
+    ("overdrive-batch", &[]),
+    ("overdrive-pipeline", &[]),
     ("overdrive-pool", &[]),
+    ("overdrive-ratelimit", &[]),
+    ("overdrive-remote", &[]),
+    ("overdrive-tiered-cache", &[]),
+    ("overdrive-workstealing", &[]),
     ("overdrive", &[]),
 ];
 

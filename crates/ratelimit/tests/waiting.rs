@@ -3,25 +3,14 @@
 
 use std::time::Duration;
 
-use overdrive_ratelimit::{Clock, Deadline, Quota, RateLimiter, WaitError};
+use overdrive_ratelimit::{Deadline, Quota, RateLimiter, WaitError};
+use overdrive_testkit::TokioClock;
 use tokio::time::Instant;
 
-#[derive(Debug)]
-struct TokioClock;
-impl TokioClock {
-    fn new() -> Self {
-        Self
-    }
-}
-impl Clock for TokioClock {
-    fn now(&self) -> overdrive_ratelimit::clock::Timestamp {
-        overdrive_ratelimit::clock::Timestamp::from_instant(Instant::now().into_std())
-    }
-}
 type Limiter = RateLimiter<TokioClock>;
 
-fn limiter(quota: Quota) -> Limiter {
-    let builder = RateLimiter::builder(quota).clock(TokioClock::new());
+async fn limiter(quota: Quota) -> Limiter {
+    let builder = RateLimiter::builder(quota).clock(TokioClock::new().await);
     builder.build().unwrap()
 }
 
@@ -34,7 +23,7 @@ async fn waiting(limiter: &Limiter, n: usize) {
 
 #[tokio::test(start_paused = true)]
 async fn those_who_wait_are_served_in_order_and_at_the_rate() {
-    let limiter = limiter(Quota::per_second(1000).burst(1));
+    let limiter = limiter(Quota::per_second(1000).burst(1)).await;
     let start = Instant::now();
     let (done, mut order) = tokio::sync::mpsc::unbounded_channel();
     for i in 0..500 {
@@ -59,7 +48,7 @@ async fn those_who_wait_are_served_in_order_and_at_the_rate() {
 #[tokio::test(start_paused = true)]
 async fn timers_in_milliseconds_lose_no_throughput() {
     // Twenty tokens between two ticks of the timer, and no burst to make up for it.
-    let limiter = limiter(Quota::per_second(20_000).burst(1));
+    let limiter = limiter(Quota::per_second(20_000).burst(1)).await;
     let start = Instant::now();
     let tasks: Vec<_> = (0..2000)
         .map(|_| {
@@ -77,7 +66,7 @@ async fn timers_in_milliseconds_lose_no_throughput() {
 
 #[tokio::test(start_paused = true)]
 async fn one_who_gives_up_has_taken_nothing() {
-    let limiter = limiter(Quota::per_second(1));
+    let limiter = limiter(Quota::per_second(1)).await;
     limiter.wait().await.unwrap();
     let second = tokio::spawn({
         let limiter = limiter.clone();
@@ -108,7 +97,7 @@ async fn one_who_gives_up_has_taken_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_wait_that_would_be_late_fails_at_once() {
-    let limiter = limiter(Quota::per_second(1));
+    let limiter = limiter(Quota::per_second(1)).await;
     limiter.wait().await.unwrap();
     let start = Instant::now();
     let refused = limiter.wait_timeout(Duration::from_millis(900)).await;
@@ -124,7 +113,7 @@ async fn a_wait_that_would_be_late_fails_at_once() {
         async move { limiter.wait().await }
     });
     waiting(&limiter, 1).await;
-    let deadline = Deadline::after_on(&TokioClock::new(), Duration::from_secs(9));
+    let deadline = Deadline::after_on(&TokioClock::new().await, Duration::from_secs(9));
     let _in_time = limiter.wait().deadline(deadline);
     let late = limiter.wait_timeout(Duration::from_millis(1500)).await;
     assert!(matches!(late, Err(WaitError::DeadlineExceeded { .. })));
@@ -133,7 +122,7 @@ async fn a_wait_that_would_be_late_fails_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_check_does_not_take_what_others_wait_for() {
-    let limiter = limiter(Quota::per_second(10).burst(2));
+    let limiter = limiter(Quota::per_second(10).burst(2)).await;
     limiter.check_n(2).unwrap();
     let waits = tokio::spawn({
         let limiter = limiter.clone();
@@ -154,7 +143,7 @@ async fn a_check_does_not_take_what_others_wait_for() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stalled_executor_does_not_earn_a_second_burst() {
-    let limiter = limiter(Quota::per_second(1000).burst(1));
+    let limiter = limiter(Quota::per_second(1000).burst(1)).await;
     limiter.check().unwrap();
     let tasks: Vec<_> = (0..1000)
         .map(|_| {
@@ -181,7 +170,7 @@ async fn a_stalled_executor_does_not_earn_a_second_burst() {
 #[tokio::test(start_paused = true)]
 async fn the_queue_is_bounded() {
     let builder = RateLimiter::builder(Quota::per_hour(1)).max_waiters(1);
-    let limiter = builder.clock(TokioClock::new()).build().unwrap();
+    let limiter = builder.clock(TokioClock::new().await).build().unwrap();
     limiter.check().unwrap();
     let waits = tokio::spawn({
         let limiter = limiter.clone();
@@ -192,5 +181,4 @@ async fn the_queue_is_bounded() {
     assert_eq!(refused, WaitError::QueueFull { max_waiters: 1 });
     waits.abort();
     assert!(waits.await.is_err());
-    let _clock: &dyn Clock = &TokioClock::new();
 }
