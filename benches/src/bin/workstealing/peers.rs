@@ -1,5 +1,6 @@
 //! The peers, each driven as its own documentation shows.
 
+use std::num::NonZero;
 use std::thread;
 
 use crate::jobs::{ForkJoin, Spawn};
@@ -39,13 +40,13 @@ impl Spawn for Rayon {
     }
 }
 
-/// `chili`: the calling thread takes part, so one worker fewer.
+/// `chili`: the calling thread is one of its threads.
 pub(crate) struct Chili(chili::ThreadPool);
 
 impl ForkJoin for Chili {
     fn new(workers: usize) -> Self {
         let config = chili::Config {
-            thread_count: Some(workers - 1),
+            thread_count: NonZero::new(workers),
             ..chili::Config::default()
         };
         Self(chili::ThreadPool::with_config(config))
