@@ -37,8 +37,24 @@ use crate::engine::Shared;
 use crate::job::{Body, Fate, Job, Outcome, Signal};
 use crate::queue::Ticket;
 
-/// Where work on borrowed data is spawned, given by [`scope`](crate::scope) and
+/// Where work on borrowed data is spawned, given by [`scope`](crate::scope()) and
 /// [`ThreadPool::scope`](crate::ThreadPool::scope).
+///
+/// What a part borrows must live longer than the scope:
+///
+/// ```compile_fail
+/// overdrive_workstealing::scope(|scope| {
+///     let inside = String::from("gone before the part may run");
+///     scope.spawn(|_| println!("{inside}"));
+/// });
+/// ```
+///
+/// And the scope cannot be kept:
+///
+/// ```compile_fail
+/// let mut kept = None;
+/// overdrive_workstealing::scope(|scope| kept = Some(scope));
+/// ```
 pub struct Scope<'scope> {
     shared: Arc<Shared>,
     group: Arc<Group>,
