@@ -2,11 +2,12 @@
 
 mod support;
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::num::NonZeroU32;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Barrier, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
@@ -451,15 +452,65 @@ fn a_closed_pool_runs_what_it_has_and_takes_no_more() {
     assert_eq!(pool.stats().rejected, 1);
 }
 
+/// Tells when its thread has ended.
+struct Ends(Sender<()>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let _: Result<(), _> = self.0.send(());
+    }
+}
+
+thread_local!(static ENDS: RefCell<Option<Ends>> = const { RefCell::new(None) });
+
+#[test]
+fn threads_end_after_the_last_handle_of_the_pool_is_gone() {
+    let pool = pool(2);
+    let (tell, ended) = channel();
+    let (first, second) = (Gate::hold(&pool), Gate::hold(&pool));
+    // Both workers are needed, so each runs one.
+    let barrier = Arc::new(Barrier::new(2));
+    let tasks = [tell.clone(), tell].map(|tell| {
+        let barrier = Arc::clone(&barrier);
+        let task = pool.submit(move || {
+            ENDS.set(Some(Ends(tell)));
+            barrier.wait();
+        });
+        task.unwrap()
+    });
+    drop(pool);
+    first.open();
+    second.open();
+    // A task's handle is no handle of the pool.
+    assert_eq!(ended.iter().count(), 2);
+    assert!(tasks.iter().all(TaskHandle::is_finished));
+}
+
+#[test]
+fn a_drain_reports_what_ended_meanwhile() {
+    let pool = pool(1);
+    pool.submit(|| ()).unwrap().join().unwrap();
+    let gate = Gate::hold(&pool);
+    pool.spawn(|| ()).unwrap();
+    assert!(!pool.wait_idle(Duration::ZERO));
+    let report = pool.drain(Duration::ZERO);
+    assert_eq!((report.finished, report.abandoned), (0, 2));
+    let (tell, draining) = channel();
+    let other = pool.clone();
+    let drained = elsewhere(move || {
+        tell.send(()).unwrap();
+        other.drain(Deadline::NEVER)
+    });
+    draining.recv().unwrap();
+    gate.open();
+    let report = drained.recv().unwrap();
+    // The tasks may end before the drain has begun.
+    assert!(report.is_complete() && report.finished <= 2);
+    pool.spawn(|| ()).expect("a drain does not close");
+}
+
 #[test]
 fn shutdown_waits_for_all_and_ends_the_threads() {
-    struct Ends(std::sync::mpsc::Sender<()>);
-    impl Drop for Ends {
-        fn drop(&mut self) {
-            let _: Result<(), _> = self.0.send(());
-        }
-    }
-    thread_local!(static ENDS: std::cell::RefCell<Option<Ends>> = const { std::cell::RefCell::new(None) });
     let pool = pool(1);
     let (tell, ended) = channel();
     let gate = Gate::hold(&pool);
