@@ -1,0 +1,60 @@
+//! The pool of this project.
+
+use overdrive_workstealing::{ThreadPool, join};
+
+use crate::jobs::{ForkJoin, Spawn};
+
+/// The version shown in the table.
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+fn pool(workers: usize) -> ThreadPool {
+    let built = ThreadPool::builder().name("bench").workers(workers).build();
+    built.expect("the settings are valid")
+}
+
+fn fib(n: u64) -> u64 {
+    if n < 2 {
+        return n;
+    }
+    let (a, b) = join(|| fib(n - 1), || fib(n - 2));
+    a + b
+}
+
+/// A task computes, so that the workers are all who do.
+pub(crate) struct Joined(ThreadPool);
+
+impl ForkJoin for Joined {
+    fn new(workers: usize) -> Self {
+        Self(pool(workers))
+    }
+
+    fn fib(&mut self, n: u64) -> u64 {
+        let task = self.0.submit(move || fib(n)).expect("there is room");
+        task.join().expect("it does not panic")
+    }
+}
+
+/// The calling thread computes, next to the workers.
+pub(crate) struct Installed(ThreadPool);
+
+impl ForkJoin for Installed {
+    fn new(workers: usize) -> Self {
+        Self(pool(workers))
+    }
+
+    fn fib(&mut self, n: u64) -> u64 {
+        self.0.install(|| fib(n))
+    }
+}
+
+pub(crate) struct Spawned(ThreadPool);
+
+impl Spawn for Spawned {
+    fn new(workers: usize) -> Self {
+        Self(pool(workers))
+    }
+
+    fn spawn(&self, f: impl FnOnce() + Send + 'static) {
+        self.0.spawn(f).expect("there is room");
+    }
+}

@@ -1,0 +1,319 @@
+//! The set-up of a pool.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle, available_parallelism};
+
+use overdrive_core::clock::PreciseClock;
+use overdrive_core::{Clock, ConfigError};
+
+use crate::engine::{PanicHandler, Parts, Shared};
+use crate::error::PanicPayload;
+use crate::pool::ThreadPool;
+use crate::settings::ThreadPoolSettings;
+
+/// The bound of the queue when none is given.
+pub const DEFAULT_QUEUE_CAPACITY: usize = 1 << 16;
+
+/// The largest accepted bound of the queue.
+pub const MAX_QUEUE_CAPACITY: usize = 1 << 26;
+
+/// The largest accepted number of workers.
+pub const MAX_WORKERS: usize = 4096;
+
+/// The smallest accepted stack of a worker, in bytes.
+pub const MIN_STACK_SIZE: usize = 1 << 16;
+
+/// The largest accepted stack of a worker, in bytes.
+pub const MAX_STACK_SIZE: usize = 1 << 30;
+
+/// How many higher tasks may pass over a waiting lower one when nothing is said.
+pub const DEFAULT_STARVATION_BOUND: NonZeroU32 = NonZeroU32::new(61).unwrap();
+
+/// What `spawn` and `submit` do when the queue is full. The `try_` forms refuse whatever the
+/// policy; the parts of a join or a scope run at once, on the thread that spawns them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FullPolicy {
+    /// The task is given back, with [`SpawnError::Full`](crate::SpawnError::Full).
+    #[default]
+    Reject,
+    /// The caller waits for room, or for the pool to close. A thread that is inside a pool, which
+    /// might be what the queue waits for, runs the task itself instead.
+    Block,
+    /// The caller runs the task itself. So do not hold a lock over `spawn` that the task takes
+    /// too.
+    CallerRuns,
+}
+
+/// Sets a [`ThreadPool`] up.
+///
+/// ```
+/// use overdrive_workstealing::{ConfigError, ThreadPool};
+///
+/// let refused = ThreadPool::builder().workers(0).build();
+/// assert_eq!(refused.unwrap_err(), ConfigError::Zero { field: "workers" });
+/// ```
+#[must_use = "a builder does nothing until `build`"]
+pub struct ThreadPoolBuilder {
+    name: Cow<'static, str>,
+    workers: Option<usize>,
+    queue_capacity: usize,
+    when_full: FullPolicy,
+    stack_size: Option<usize>,
+    starvation_bound: NonZeroU32,
+    on_panic: Option<PanicHandler>,
+    clock: Box<dyn Clock>,
+}
+
+impl ThreadPoolBuilder {
+    pub(crate) fn new() -> Self {
+        Self {
+            name: Cow::Borrowed("thread pool"),
+            workers: None,
+            queue_capacity: DEFAULT_QUEUE_CAPACITY,
+            when_full: FullPolicy::default(),
+            stack_size: None,
+            starvation_bound: DEFAULT_STARVATION_BOUND,
+            on_panic: None,
+            clock: Box::new(PreciseClock),
+        }
+    }
+
+    /// A label for figures. Default `"thread pool"`.
+    pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// The number of worker threads, `overdrive-workstealing-<n>`. Default:
+    /// [`available_parallelism`], which heeds the quota of a container.
+    pub fn workers(mut self, n: usize) -> Self {
+        self.workers = Some(n);
+        self
+    }
+
+    /// The most tasks that wait for a worker, of all priorities together. Default
+    /// [`DEFAULT_QUEUE_CAPACITY`]. The memory is taken as it is needed.
+    pub fn queue_capacity(mut self, n: usize) -> Self {
+        self.queue_capacity = n;
+        self
+    }
+
+    /// What happens when the queue is full. Default [`FullPolicy::Reject`].
+    pub fn when_full(mut self, policy: FullPolicy) -> Self {
+        self.when_full = policy;
+        self
+    }
+
+    /// The stack of each worker, in bytes. Default: that of the standard library, 2 MiB.
+    pub fn stack_size(mut self, bytes: usize) -> Self {
+        self.stack_size = Some(bytes);
+        self
+    }
+
+    /// How many higher tasks in a row may be taken while a lower one waits; then the lower one is
+    /// taken. Default [`DEFAULT_STARVATION_BOUND`]. It counts for the pool, not for each worker.
+    pub fn starvation_bound(mut self, tasks: NonZeroU32) -> Self {
+        self.starvation_bound = tasks;
+        self
+    }
+
+    /// What is done about a panic that nobody else is told of: of a spawned task, or of a submitted
+    /// one whose handle was dropped before. It runs on the thread that ran the task, which counts
+    /// as running until it returns. A panic of its own is caught.
+    ///
+    /// Default: nothing more than the process's panic hook, which has reported it by then, and the
+    /// count.
+    pub fn on_panic(mut self, handler: impl Fn(&PanicPayload) + Send + Sync + 'static) -> Self {
+        self.on_panic = Some(Box::new(handler));
+        self
+    }
+
+    /// The clock by which the deadlines of tasks are judged. Default: real time.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Box::new(clock);
+        self
+    }
+
+    /// Takes `workers` and `queue_capacity` from a plain value.
+    pub fn settings(mut self, settings: ThreadPoolSettings) -> Self {
+        self.workers = settings.workers;
+        self.queue_capacity = settings.queue_capacity;
+        self
+    }
+
+    /// Starts the threads.
+    ///
+    /// # Errors
+    ///
+    /// The first setting that cannot be: zero for `workers`, `queue_capacity` or `stack_size`;
+    /// more than [`MAX_WORKERS`], [`MAX_QUEUE_CAPACITY`] or [`MAX_STACK_SIZE`]; a stack below
+    /// [`MIN_STACK_SIZE`]; a thread that cannot be started, in which case those that were have
+    /// ended.
+    pub fn build(self) -> Result<ThreadPool, ConfigError> {
+        let workers = match self.workers {
+            None => available_parallelism()
+                .map_or(1, usize::from)
+                .min(MAX_WORKERS),
+            Some(n) => n,
+        };
+        within("workers", workers, 1, MAX_WORKERS)?;
+        within("queue_capacity", self.queue_capacity, 1, MAX_QUEUE_CAPACITY)?;
+        if let Some(bytes) = self.stack_size {
+            within("stack_size", bytes, MIN_STACK_SIZE, MAX_STACK_SIZE)?;
+        }
+        let shared = Shared::new(Parts {
+            name: self.name,
+            workers,
+            queue_capacity: self.queue_capacity,
+            when_full: self.when_full,
+            starvation_bound: self.starvation_bound,
+            on_panic: self.on_panic,
+            clock: self.clock,
+        });
+        start(&shared, |shared, n| {
+            let mut thread = thread::Builder::new().name(format!("overdrive-workstealing-{n}"));
+            if let Some(bytes) = self.stack_size {
+                thread = thread.stack_size(bytes);
+            }
+            thread.spawn(move || shared.work())
+        })?;
+        Ok(ThreadPool::new(shared))
+    }
+}
+
+impl fmt::Debug for ThreadPoolBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ThreadPoolBuilder")
+            .field("name", &self.name)
+            .field("workers", &self.workers)
+            .field("queue_capacity", &self.queue_capacity)
+            .field("when_full", &self.when_full)
+            .field("stack_size", &self.stack_size)
+            .field("starvation_bound", &self.starvation_bound)
+            .finish_non_exhaustive()
+    }
+}
+
+fn within(field: &'static str, value: usize, min: usize, max: usize) -> Result<(), ConfigError> {
+    let wide = |n| u64::try_from(n).unwrap_or(u64::MAX);
+    if value == 0 {
+        return Err(ConfigError::Zero { field });
+    }
+    if value < min {
+        return Err(ConfigError::TooSmall {
+            field,
+            value: wide(value),
+            min: wide(min),
+        });
+    }
+    if value > max {
+        return Err(ConfigError::TooLarge {
+            field,
+            value: wide(value),
+            max: wide(max),
+        });
+    }
+    Ok(())
+}
+
+/// Starts the workers; if one cannot be, those that were have ended when this returns.
+fn start(
+    shared: &Arc<Shared>,
+    start_one: impl Fn(Arc<Shared>, usize) -> io::Result<JoinHandle<()>>,
+) -> Result<(), ConfigError> {
+    let mut threads = Vec::with_capacity(shared.parts.workers);
+    let mut failed = None;
+    for n in 0..shared.parts.workers {
+        match start_one(Arc::clone(shared), n) {
+            Ok(thread) => threads.push(thread),
+            Err(error) => {
+                failed = Some(error.kind());
+                break;
+            }
+        }
+    }
+    let Some(kind) = failed else {
+        shared.keep_threads(threads);
+        return Ok(());
+    };
+    shared.end();
+    for thread in threads {
+        // A worker without work does not panic.
+        let _ = thread.join();
+    }
+    Err(ConfigError::Thread {
+        field: "workers",
+        kind,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU32;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn bad_settings_are_refused() {
+        let field = |builder: ThreadPoolBuilder| builder.build().unwrap_err().field();
+        let builder = ThreadPool::builder;
+        assert_eq!(field(builder().workers(0)), "workers");
+        assert_eq!(field(builder().workers(MAX_WORKERS + 1)), "workers");
+        assert_eq!(field(builder().queue_capacity(0)), "queue_capacity");
+        assert_eq!(
+            field(builder().queue_capacity(usize::MAX)),
+            "queue_capacity"
+        );
+        assert_eq!(field(builder().stack_size(0)), "stack_size");
+        assert_eq!(field(builder().stack_size(1)), "stack_size");
+        assert_eq!(field(builder().stack_size(usize::MAX)), "stack_size");
+    }
+
+    #[test]
+    fn extremes_that_are_allowed_build() {
+        let built = ThreadPool::builder()
+            .workers(1)
+            .queue_capacity(MAX_QUEUE_CAPACITY)
+            .stack_size(MIN_STACK_SIZE)
+            .starvation_bound(NonZeroU32::MAX)
+            .build();
+        assert_eq!(built.unwrap().submit(|| 1).unwrap().join().unwrap(), 1);
+    }
+
+    #[test]
+    fn when_a_thread_cannot_be_started_the_others_have_ended() {
+        let shared = Shared::new(Parts {
+            name: "test".into(),
+            workers: 3,
+            queue_capacity: 1,
+            when_full: FullPolicy::Reject,
+            starvation_bound: DEFAULT_STARVATION_BOUND,
+            on_panic: None,
+            clock: Box::new(PreciseClock),
+        });
+        let ended = Arc::new(AtomicUsize::new(0));
+        let result = start(&shared, |shared, n| {
+            if n == 2 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let ended = Arc::clone(&ended);
+            thread::Builder::new().spawn(move || {
+                shared.work();
+                ended.fetch_add(1, Ordering::Relaxed);
+            })
+        });
+        let expected = ConfigError::Thread {
+            field: "workers",
+            kind: io::ErrorKind::WouldBlock,
+        };
+        assert_eq!(result.unwrap_err(), expected);
+        assert_eq!(ended.load(Ordering::Relaxed), 2);
+        assert_eq!(Arc::strong_count(&shared), 1);
+    }
+}

@@ -1,0 +1,78 @@
+//! What a pool counts.
+
+use crate::job::{Outcome, Reason};
+
+/// Figures of a pool, from [`ThreadPool::stats`](crate::ThreadPool::stats), all of one moment.
+///
+/// The parts of [`join`](crate::join) and [`scope`](crate::scope) that are offered to the workers
+/// count as tasks, whoever runs them. At every moment
+///
+/// ```text
+/// spawned = completed + panicked + cancelled + expired + discarded + queued + running
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ThreadPoolStats {
+    /// The threads that the pool was built with.
+    pub workers: usize,
+    /// The most tasks that may be queued.
+    pub queue_capacity: usize,
+    /// Waiting tasks of high priority.
+    pub queued_high: usize,
+    /// Waiting tasks of normal priority.
+    pub queued_normal: usize,
+    /// Waiting tasks of low priority.
+    pub queued_low: usize,
+    /// Tasks that are being run, or whose closure is being dropped instead, on whatever thread.
+    pub running: usize,
+    /// Accepted tasks.
+    pub spawned: u64,
+    /// Tasks that ran and returned.
+    pub completed: u64,
+    /// Tasks that ran and panicked.
+    pub panicked: u64,
+    /// Tasks that were cancelled and did not run.
+    pub cancelled: u64,
+    /// Tasks whose deadline passed before they started, and that did not run.
+    pub expired: u64,
+    /// Tasks that were still queued when the time of a shutdown was up, and did not run.
+    pub discarded: u64,
+    /// Tasks that were given back because the queue was full or the pool closed. Not accepted.
+    pub rejected: u64,
+    /// Accepted tasks that the spawning thread had to run at once, because the queue was full.
+    pub caller_ran: u64,
+    /// Accepted tasks that a thread took back out of the queue to run them itself, because it
+    /// waited for them.
+    pub claimed: u64,
+}
+
+impl ThreadPoolStats {
+    /// Waiting tasks. Never above the queue's capacity.
+    #[must_use]
+    pub const fn queued(&self) -> usize {
+        self.queued_high + self.queued_normal + self.queued_low
+    }
+
+    /// Accepted tasks that have not ended.
+    #[must_use]
+    pub const fn outstanding(&self) -> usize {
+        self.queued() + self.running
+    }
+
+    /// Accepted tasks that have ended, in whatever way.
+    #[must_use]
+    pub const fn ended(&self) -> u64 {
+        self.completed + self.panicked + self.cancelled + self.expired + self.discarded
+    }
+
+    pub(crate) fn count(&mut self, outcome: &Outcome) {
+        let counter = match outcome {
+            Outcome::Completed => &mut self.completed,
+            Outcome::Panicked(_) => &mut self.panicked,
+            Outcome::Discarded(Reason::Cancelled) => &mut self.cancelled,
+            Outcome::Discarded(Reason::Closed) => &mut self.discarded,
+            Outcome::Discarded(Reason::Expired) => &mut self.expired,
+        };
+        *counter += 1;
+    }
+}

@@ -1,0 +1,151 @@
+//! A task with a priority and a deadline.
+
+use std::fmt;
+use std::sync::Arc;
+
+use overdrive_core::{Deadline, Priority};
+
+use crate::error::SpawnError;
+use crate::handle::{self, Slot, TaskHandle};
+use crate::job::{self, Job, Latch, Signal};
+use crate::pool::ThreadPool;
+
+/// Says how a task is to be run, from [`ThreadPool::task`].
+///
+/// ```
+/// use std::time::Duration;
+/// use overdrive_workstealing::{Priority, ThreadPool};
+///
+/// let pool = ThreadPool::builder().workers(1).build()?;
+/// let task = pool
+///     .task()
+///     .priority(Priority::High)
+///     .deadline(Duration::from_secs(60))
+///     .submit(|| "in time")?;
+/// assert_eq!(task.join()?, "in time");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy)]
+#[must_use = "a task is nothing until it is spawned or submitted"]
+pub struct TaskBuilder<'pool> {
+    pool: &'pool ThreadPool,
+    priority: Priority,
+    deadline: Deadline,
+}
+
+impl<'pool> TaskBuilder<'pool> {
+    pub(crate) fn new(pool: &'pool ThreadPool) -> Self {
+        Self {
+            pool,
+            priority: Priority::Normal,
+            deadline: Deadline::NEVER,
+        }
+    }
+
+    /// Which of the waiting tasks come first. Default [`Priority::Normal`]. A lower task is not
+    /// passed over for ever, see
+    /// [`starvation_bound`](crate::ThreadPoolBuilder::starvation_bound).
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// When it is too late to start. Default: never.
+    ///
+    /// A task whose turn comes after that does not run: its closure is dropped and its handle
+    /// gives [`TaskError::DeadlineExceeded`](crate::TaskError::DeadlineExceeded). That is found
+    /// out when its turn comes, not at the deadline. Once started, a task is not interrupted.
+    ///
+    /// The pool's clock decides. A duration counts from now in real time; for a pool with another
+    /// clock use [`Deadline::after_on`].
+    pub fn deadline(mut self, deadline: impl Into<Deadline>) -> Self {
+        self.deadline = deadline.into();
+        self
+    }
+
+    /// See [`ThreadPool::spawn`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn spawn<F>(self, f: F) -> Result<(), SpawnError<F>>
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        self.detached(f, true)
+    }
+
+    /// See [`ThreadPool::try_spawn`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn try_spawn<F>(self, f: F) -> Result<(), SpawnError<F>>
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        self.detached(f, false)
+    }
+
+    /// See [`ThreadPool::submit`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn submit<F, T>(self, f: F) -> Result<TaskHandle<T>, SpawnError<F>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.with_handle(f, true)
+    }
+
+    /// See [`ThreadPool::try_submit`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn try_submit<F, T>(self, f: F) -> Result<TaskHandle<T>, SpawnError<F>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.with_handle(f, false)
+    }
+
+    fn detached<F>(self, f: F, may_wait: bool) -> Result<(), SpawnError<F>>
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        let make = |f| Job {
+            body: job::detached(f),
+            signal: Signal::Nobody,
+            priority: self.priority,
+            deadline: self.deadline,
+        };
+        self.pool.shared().admit(f, may_wait, make).map(drop)
+    }
+
+    fn with_handle<F, T>(self, f: F, may_wait: bool) -> Result<TaskHandle<T>, SpawnError<F>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let latch = Arc::new(Latch::default());
+        let slot = Arc::new(Slot::new());
+        let make = |f| Job {
+            body: handle::body(f, Arc::clone(&slot)),
+            signal: Signal::Handle(Arc::clone(&latch)),
+            priority: self.priority,
+            deadline: self.deadline,
+        };
+        let shared = self.pool.shared();
+        let ticket = shared.admit(f, may_wait, make)?;
+        Ok(TaskHandle::new(Arc::clone(shared), ticket, latch, slot))
+    }
+}
+
+impl fmt::Debug for TaskBuilder<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskBuilder")
+            .field("priority", &self.priority)
+            .field("deadline", &self.deadline)
+            .finish_non_exhaustive()
+    }
+}

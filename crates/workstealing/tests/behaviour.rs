@@ -1,0 +1,567 @@
+//! What the pool promises when nothing goes wrong.
+
+mod support;
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::num::NonZeroU32;
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Barrier, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
+use std::time::Duration;
+
+use overdrive_workstealing::{
+    CancelOnDrop, Deadline, FullPolicy, Health, PanicPayload, Priority, Scope, SpawnError,
+    TaskError, TaskHandle, ThreadPool, ThreadPoolBuilder, ThreadPoolStats, join, scope,
+};
+use support::{Gate, builder, elsewhere, pool};
+
+fn fib(n: u64) -> u64 {
+    if n < 2 {
+        return n;
+    }
+    let (a, b) = join(|| fib(n - 1), || fib(n - 2));
+    a + b
+}
+
+#[test]
+fn types_are_send_and_sync() {
+    fn send<T: Send>() {}
+    fn sync<T: Sync>() {}
+    send::<ThreadPool>();
+    sync::<ThreadPool>();
+    send::<ThreadPoolBuilder>();
+    send::<TaskHandle<std::cell::Cell<u8>>>();
+    sync::<TaskHandle<std::cell::Cell<u8>>>();
+    send::<CancelOnDrop<u8>>();
+    send::<TaskError>();
+    sync::<TaskError>();
+    sync::<PanicPayload>();
+    send::<Scope<'_>>();
+    sync::<Scope<'_>>();
+}
+
+#[test]
+fn a_submitted_task_gives_its_result() {
+    let pool = pool(2);
+    let task = pool
+        .submit(|| thread::current().name().map(str::to_owned))
+        .unwrap();
+    let name = task.join().unwrap().unwrap();
+    assert!(name.starts_with("overdrive-workstealing-"), "{name}");
+    assert_eq!((pool.name(), pool.workers()), ("test", 2));
+}
+
+#[test]
+fn a_handle_can_be_asked_or_waited_for_with_a_limit() {
+    let pool = pool(1);
+    let gate = Gate::hold(&pool);
+    let task = pool.submit(|| 7).unwrap();
+    assert!(!task.is_finished());
+    let task = task.try_join().unwrap_err();
+    let task = task.join_timeout(Duration::ZERO).unwrap_err();
+    gate.open();
+    let result = task.join_timeout(Duration::MAX);
+    assert_eq!(result.unwrap().unwrap(), 7);
+    assert!(pool.wait_idle(Deadline::NEVER));
+    let task = pool.submit(|| 8).unwrap();
+    assert!(pool.wait_idle(Deadline::NEVER));
+    assert!(task.is_finished());
+    assert_eq!(task.try_join().unwrap().unwrap(), 8);
+}
+
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_handle_is_a_future() {
+    let pool = pool(1);
+    let gate = Gate::hold(&pool);
+    let woken = Arc::new(Woken(AtomicUsize::new(0)));
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut cx = Context::from_waker(&waker);
+    let mut task = pin!(pool.submit(|| "ready").unwrap());
+    assert!(task.as_mut().poll(&mut cx).is_pending());
+    assert!(task.as_mut().poll(&mut cx).is_pending());
+    gate.open();
+    // A waker is called after the figures have changed: wait for the worker to come back.
+    pool.wait_idle(Deadline::NEVER);
+    pool.submit(|| ()).unwrap().join().unwrap();
+    assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+    let Poll::Ready(result) = task.as_mut().poll(&mut cx) else {
+        panic!("it has ended");
+    };
+    assert_eq!(result.unwrap(), "ready");
+}
+
+#[test]
+fn higher_priorities_run_first() {
+    let pool = pool(1);
+    let gate = Gate::hold(&pool);
+    let order = Arc::new(Mutex::new(Vec::new()));
+    for priority in [Priority::Low, Priority::Normal, Priority::High] {
+        for n in 0..2 {
+            let order = Arc::clone(&order);
+            let note = move || order.lock().unwrap().push((priority, n));
+            pool.task().priority(priority).spawn(note).unwrap();
+        }
+    }
+    let stats = pool.stats();
+    let queued = (stats.queued_high, stats.queued_normal, stats.queued_low);
+    assert_eq!((queued, stats.queued(), stats.running), ((2, 2, 2), 6, 1));
+    gate.open();
+    assert!(pool.wait_idle(Deadline::NEVER));
+    let order: Vec<_> = order.lock().unwrap().iter().map(|(p, _)| *p).collect();
+    let (high, normal, low) = (Priority::High, Priority::Normal, Priority::Low);
+    assert_eq!(order, [high, high, normal, normal, low, low]);
+}
+
+#[test]
+fn a_low_task_is_not_starved() {
+    let pool = builder(1)
+        .starvation_bound(NonZeroU32::new(3).unwrap())
+        .build()
+        .unwrap();
+    let gate = Gate::hold(&pool);
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let spawn = |priority, text| {
+        let order = Arc::clone(&order);
+        let note = move || order.lock().unwrap().push(text);
+        pool.task().priority(priority).spawn(note).unwrap();
+    };
+    spawn(Priority::Low, "low");
+    for _ in 0..10 {
+        spawn(Priority::High, "high");
+    }
+    gate.open();
+    assert!(pool.wait_idle(Deadline::NEVER));
+    let place = order.lock().unwrap().iter().position(|text| *text == "low");
+    assert_eq!(place, Some(3));
+}
+
+#[test]
+fn a_full_queue_gives_the_task_back() {
+    let pool = builder(1).queue_capacity(4).build().unwrap();
+    let gate = Gate::hold(&pool);
+    assert_eq!(pool.health(), Health::Healthy);
+    for _ in 0..4 {
+        pool.spawn(|| ()).unwrap();
+    }
+    assert_eq!(pool.health(), Health::Degraded);
+    let refused = pool.submit(|| 5).unwrap_err();
+    assert!(refused.is_full());
+    assert_eq!(refused.to_string(), "the queue of the thread pool is full");
+    assert_eq!(refused.into_inner()(), 5);
+    assert!(matches!(pool.try_spawn(|| ()), Err(SpawnError::Full(_))));
+    assert_eq!(pool.stats().rejected, 2);
+    gate.open();
+    assert!(pool.wait_idle(Deadline::NEVER));
+    assert_eq!(pool.stats().completed, 5);
+}
+
+#[test]
+fn a_full_queue_may_have_the_caller_run_the_task() {
+    let pool = builder(1)
+        .queue_capacity(1)
+        .when_full(FullPolicy::CallerRuns)
+        .build()
+        .unwrap();
+    let gate = Gate::hold(&pool);
+    pool.spawn(|| ()).unwrap();
+    let here = thread::current().id();
+    let task = pool.submit(move || thread::current().id() == here).unwrap();
+    assert!(task.is_finished() && !task.cancel());
+    assert!(task.join().unwrap());
+    assert!(pool.try_spawn(|| ()).is_err());
+    assert_eq!(pool.stats().caller_ran, 1);
+    gate.open();
+}
+
+#[test]
+fn a_full_queue_may_have_the_caller_wait_for_room() {
+    let pool = builder(1)
+        .queue_capacity(1)
+        .when_full(FullPolicy::Block)
+        .build()
+        .unwrap();
+    let gate = Gate::hold(&pool);
+    pool.spawn(|| ()).unwrap();
+    let other = pool.clone();
+    let (tell, about_to) = channel();
+    let spawned = elsewhere(move || {
+        tell.send(()).unwrap();
+        other.submit(|| 9).unwrap().join().unwrap()
+    });
+    about_to.recv().unwrap();
+    assert!(spawned.try_recv().is_err());
+    gate.open();
+    assert_eq!(spawned.recv().unwrap(), 9);
+    assert!(pool.wait_idle(Deadline::NEVER));
+    let stats = pool.stats();
+    assert_eq!((stats.rejected, stats.caller_ran, stats.spawned), (0, 0, 3));
+}
+
+#[test]
+fn a_worker_never_waits_for_room_in_a_queue() {
+    let pool = builder(1)
+        .queue_capacity(1)
+        .when_full(FullPolicy::Block)
+        .build()
+        .unwrap();
+    let inner = pool.clone();
+    let task = pool.submit(move || {
+        let tasks = [0, 1, 2].map(|n| inner.submit(move || n).unwrap());
+        tasks
+            .into_iter()
+            .map(|task| task.join().unwrap())
+            .sum::<i32>()
+    });
+    assert_eq!(task.unwrap().join().unwrap(), 3);
+    assert_eq!(pool.stats().caller_ran, 2);
+}
+
+#[test]
+fn a_cancelled_task_does_not_run_and_frees_its_place() {
+    let pool = builder(1).queue_capacity(1).build().unwrap();
+    let gate = Gate::hold(&pool);
+    let captured = Arc::new(());
+    let kept = Arc::clone(&captured);
+    let task = pool.submit(move || drop(kept)).unwrap();
+    assert!(task.cancel());
+    assert_eq!(Arc::strong_count(&captured), 1);
+    assert!(!task.cancel());
+    assert!(matches!(task.join(), Err(TaskError::Cancelled)));
+    let task = pool.submit(|| ()).unwrap();
+    gate.open();
+    pool.wait_idle(Deadline::NEVER);
+    assert!(!task.cancel());
+    task.join().unwrap();
+    let stats = pool.stats();
+    assert_eq!((stats.cancelled, stats.completed), (1, 2));
+}
+
+#[test]
+fn dropping_a_handle_detaches_and_cancel_on_drop_cancels() {
+    let pool = pool(1);
+    let gate = Gate::hold(&pool);
+    let ran = Arc::new(AtomicUsize::new(0));
+    let task = || {
+        let ran = Arc::clone(&ran);
+        pool.submit(move || ran.fetch_add(1, Ordering::SeqCst))
+            .unwrap()
+    };
+    drop(task());
+    drop(task().cancel_on_drop());
+    drop(task().cancel_on_drop().into_handle());
+    let kept = task().cancel_on_drop();
+    assert!(!kept.is_finished());
+    gate.open();
+    assert!(pool.wait_idle(Deadline::NEVER));
+    assert!(kept.is_finished());
+    drop(kept);
+    assert_eq!(ran.load(Ordering::SeqCst), 3);
+    assert_eq!(pool.stats().cancelled, 1);
+}
+
+#[test]
+fn a_task_whose_deadline_passed_does_not_run() {
+    let clock = overdrive_core::clock::ManualClock::new();
+    let pool = builder(1).clock(clock.clone()).build().unwrap();
+    let gate = Gate::hold(&pool);
+    let second = Duration::from_secs(1);
+    let submit = |seconds| {
+        let deadline = Deadline::after_on(&clock, second * seconds);
+        pool.task()
+            .deadline(deadline)
+            .submit(move || seconds)
+            .unwrap()
+    };
+    let (late, in_time) = (submit(1), submit(2));
+    clock.advance(second);
+    gate.open();
+    assert!(matches!(late.join(), Err(TaskError::DeadlineExceeded)));
+    assert_eq!(in_time.join().unwrap(), 2);
+    assert_eq!(pool.stats().expired, 1);
+}
+
+#[test]
+fn join_borrows_and_recurses() {
+    for workers in 1..4 {
+        let pool = pool(workers);
+        assert_eq!(pool.install(|| fib(16)), 987);
+        assert_eq!(pool.submit(|| fib(20)).unwrap().join().unwrap(), 6765);
+        let mut numbers: Vec<u32> = (0..100).collect();
+        let (low, high) = numbers.split_at_mut(50);
+        pool.join(|| low.reverse(), || high.reverse());
+        assert_eq!((numbers[0], numbers[50]), (49, 99));
+        let stats = pool.stats();
+        assert_eq!(stats.spawned, stats.completed);
+    }
+}
+
+#[test]
+fn free_join_outside_a_pool_uses_the_global_one() {
+    assert_eq!(fib(10), 55);
+    let before = ThreadPool::global().stats().spawned;
+    assert!(before > 0);
+    assert_eq!(scope(|_| 3), 3);
+    assert_eq!(ThreadPool::global().name(), "global");
+}
+
+#[test]
+fn installed_code_uses_that_pool_on_this_thread() {
+    let (outer, inner) = (pool(1), pool(1));
+    let here = thread::current().id();
+    outer.install(|| {
+        assert_eq!(thread::current().id(), here);
+        inner.install(|| join(|| (), || ()));
+        assert_eq!((outer.stats().spawned, inner.stats().spawned), (0, 1));
+        join(|| (), || ());
+        assert_eq!((outer.stats().spawned, inner.stats().spawned), (1, 1));
+    });
+}
+
+#[test]
+fn a_scope_ends_after_all_that_it_spawned() {
+    let pool = pool(3);
+    let ran = AtomicUsize::new(0);
+    let answer = pool.scope(|s| {
+        for _ in 0..20 {
+            s.spawn(|s| {
+                ran.fetch_add(1, Ordering::SeqCst);
+                s.spawn(|s| {
+                    s.spawn(|_| {
+                        ran.fetch_add(1, Ordering::SeqCst);
+                    });
+                });
+            });
+        }
+        "done"
+    });
+    assert_eq!((answer, ran.load(Ordering::SeqCst)), ("done", 40));
+    assert_eq!(pool.stats().completed, 60);
+}
+
+#[test]
+fn both_sides_of_a_join_run_at_once_when_a_worker_is_free() {
+    let pool = pool(1);
+    let barrier = Barrier::new(2);
+    pool.join(|| barrier.wait(), || barrier.wait());
+}
+
+#[test]
+fn parts_run_at_once_when_the_queue_is_full() {
+    let pool = builder(1).queue_capacity(1).build().unwrap();
+    let gate = Gate::hold(&pool);
+    pool.spawn(|| ()).unwrap();
+    let mut squares = [0; 5];
+    pool.scope(|s| {
+        for (n, square) in squares.iter_mut().enumerate() {
+            s.spawn(move |_| *square = n * n);
+        }
+    });
+    assert_eq!(squares, [0, 1, 4, 9, 16]);
+    assert_eq!(pool.install(|| fib(10)), 55);
+    gate.open();
+    assert_eq!(pool.stats().rejected, 0);
+    assert!(pool.stats().caller_ran >= 5);
+}
+
+#[test]
+fn parts_have_the_priority_of_their_task() {
+    let pool = pool(1);
+    let inner = pool.clone();
+    let task = pool.task().priority(Priority::Low).submit(move || {
+        inner.scope(|s| {
+            s.spawn(|_| ());
+            inner.stats().queued_low
+        })
+    });
+    assert_eq!(task.unwrap().join().unwrap(), 1);
+}
+
+/// A waiting thread that ran whatever is queued would meet the lock that it holds itself.
+#[test]
+fn a_waiting_thread_runs_nothing_unrelated() {
+    let pool = pool(2);
+    let inner = pool.clone();
+    let (tell_begun, begun) = channel();
+    let (tell_queued, queued) = channel();
+    let task = pool.submit(move || {
+        let lock = Arc::new(Mutex::new(()));
+        let held = lock.lock().unwrap();
+        let unrelated = Arc::clone(&lock);
+        let spawner = inner.clone();
+        let (unrelated, ()) = inner.join(
+            move || {
+                begun.recv().unwrap();
+                let task = spawner.submit(move || drop(unrelated.lock().unwrap()));
+                tell_queued.send(()).unwrap();
+                task.unwrap()
+            },
+            move || {
+                tell_begun.send(()).unwrap();
+                queued.recv().unwrap();
+            },
+        );
+        drop(held);
+        unrelated.join().unwrap();
+    });
+    task.unwrap().join().unwrap();
+}
+
+#[test]
+fn drop_of_the_last_handle_lets_accepted_tasks_run() {
+    let pool = pool(1);
+    let gate = Gate::hold(&pool);
+    let (tell, told) = channel();
+    for n in 0..5 {
+        let tell = tell.clone();
+        pool.spawn(move || tell.send(n).unwrap()).unwrap();
+    }
+    drop(tell);
+    let task = pool.submit(|| 6).unwrap();
+    drop(pool);
+    gate.open();
+    assert_eq!(told.iter().collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+    assert_eq!(task.join().unwrap(), 6);
+}
+
+#[test]
+fn a_closed_pool_runs_what_it_has_and_takes_no_more() {
+    let pool = pool(1);
+    let gate = Gate::hold(&pool);
+    let task = pool.submit(|| 1).unwrap();
+    pool.close();
+    pool.close();
+    assert_eq!(pool.health(), Health::Unhealthy);
+    assert!(matches!(pool.spawn(|| ()), Err(SpawnError::Closed(_))));
+    assert_eq!(pool.join(|| 1, || 2), (1, 2));
+    gate.open();
+    assert_eq!(task.join().unwrap(), 1);
+    let report = pool.drain(Deadline::NEVER);
+    assert!(report.is_complete());
+    assert_eq!(pool.stats().rejected, 1);
+}
+
+/// Tells when its thread has ended.
+struct Ends(Sender<()>);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let _: Result<(), _> = self.0.send(());
+    }
+}
+
+thread_local!(static ENDS: RefCell<Option<Ends>> = const { RefCell::new(None) });
+
+#[test]
+fn threads_end_after_the_last_handle_of_the_pool_is_gone() {
+    let pool = pool(2);
+    let (tell, ended) = channel();
+    let (first, second) = (Gate::hold(&pool), Gate::hold(&pool));
+    // Both workers are needed, so each runs one.
+    let barrier = Arc::new(Barrier::new(2));
+    let tasks = [tell.clone(), tell].map(|tell| {
+        let barrier = Arc::clone(&barrier);
+        let task = pool.submit(move || {
+            ENDS.set(Some(Ends(tell)));
+            barrier.wait();
+        });
+        task.unwrap()
+    });
+    drop(pool);
+    first.open();
+    second.open();
+    // A task's handle is no handle of the pool.
+    assert_eq!(ended.iter().count(), 2);
+    assert!(tasks.iter().all(TaskHandle::is_finished));
+}
+
+#[test]
+fn a_drain_reports_what_ended_meanwhile() {
+    let pool = pool(1);
+    pool.submit(|| ()).unwrap().join().unwrap();
+    let gate = Gate::hold(&pool);
+    pool.spawn(|| ()).unwrap();
+    assert!(!pool.wait_idle(Duration::ZERO));
+    let report = pool.drain(Duration::ZERO);
+    assert_eq!((report.finished, report.abandoned), (0, 2));
+    let (tell, draining) = channel();
+    let other = pool.clone();
+    let drained = elsewhere(move || {
+        tell.send(()).unwrap();
+        other.drain(Deadline::NEVER)
+    });
+    draining.recv().unwrap();
+    gate.open();
+    let report = drained.recv().unwrap();
+    // The tasks may end before the drain has begun.
+    assert!(report.is_complete() && report.finished <= 2);
+    pool.spawn(|| ()).expect("a drain does not close");
+}
+
+#[test]
+fn shutdown_waits_for_all_and_ends_the_threads() {
+    let pool = pool(1);
+    let (tell, ended) = channel();
+    let gate = Gate::hold(&pool);
+    pool.spawn(|| ENDS.set(Some(Ends(tell)))).unwrap();
+    gate.open();
+    let report = pool.shutdown(Deadline::NEVER);
+    assert!(report.is_complete());
+    ended.try_recv().expect("the thread has ended");
+    assert!(pool.shutdown(Duration::ZERO).is_complete());
+    assert_eq!(pool.join(|| 1, || 2), (1, 2));
+    assert!(pool.wait_idle(Duration::ZERO));
+}
+
+#[test]
+fn at_the_deadline_of_a_shutdown_queued_tasks_are_dropped() {
+    let pool = pool(1);
+    let gate = Gate::hold(&pool);
+    let task = pool.submit(|| 1).unwrap();
+    let report = pool.shutdown(Duration::ZERO);
+    assert_eq!((report.finished, report.abandoned), (0, 2));
+    assert!(matches!(task.join(), Err(TaskError::Closed)));
+    gate.open();
+    assert!(pool.shutdown(Deadline::NEVER).is_complete());
+    let stats = pool.stats();
+    assert_eq!((stats.discarded, stats.completed), (1, 1));
+}
+
+#[test]
+fn figures_add_up() {
+    fn check(stats: &ThreadPoolStats) {
+        let sum = stats.ended() + stats.outstanding() as u64;
+        assert_eq!(stats.spawned, sum, "{stats:?}");
+        assert!(stats.queued() <= stats.queue_capacity, "{stats:?}");
+    }
+    let pool = builder(3).queue_capacity(8).build().unwrap();
+    thread::scope(|threads| {
+        for _ in 0..3 {
+            threads.spawn(|| {
+                for n in 0..300 {
+                    let task = pool.submit(move || assert!(n % 50 != 0));
+                    match (task, n % 3) {
+                        (Ok(task), 0) => drop(task.cancel()),
+                        (Ok(task), 1) => drop(task.join()),
+                        _ => check(&pool.stats()),
+                    }
+                }
+            });
+        }
+    });
+    assert!(pool.wait_idle(Deadline::NEVER));
+    let stats = pool.stats();
+    check(&stats);
+    assert_eq!(stats.spawned + stats.rejected, 900);
+}
