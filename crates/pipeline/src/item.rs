@@ -15,15 +15,6 @@ pub(crate) struct Item<T> {
     pub(crate) token: Token,
 }
 
-impl<T> Item<T> {
-    pub(crate) fn with<U>(&self, value: Result<U, Failure>) -> Item<U> {
-        Item {
-            value,
-            token: self.token.clone(),
-        }
-    }
-}
-
 /// Why an item failed, and in which stage.
 #[derive(Debug)]
 pub(crate) struct Failure {

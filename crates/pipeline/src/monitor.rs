@@ -18,7 +18,7 @@ pub struct PipelineStats {
     pub received: u64,
     /// Results that the sink took.
     pub delivered: u64,
-    /// Items that a stage refused with an error.
+    /// Items that a stage, or the sink, refused with an error.
     pub failed: u64,
     /// Items in whose stage there was a panic.
     pub panicked: u64,

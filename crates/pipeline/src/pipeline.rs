@@ -317,7 +317,7 @@ impl<'env, I: Send + 'env, T: Send + 'env> Pipeline<Segment<'env, I, T>> {
     pub fn filter(
         mut self,
         keep: impl Fn(&T) -> bool + Send + Sync + 'env,
-    ) -> Pipeline<Segment<'env, I, T>> {
+    ) -> Self {
         let stage = self.plan.add("filter");
         self.fuse(move |item, at, emit| {
             at.set(stage);

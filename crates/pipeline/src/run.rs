@@ -27,8 +27,15 @@ struct Drive<'env, T> {
 /// Why it ended early.
 enum End {
     Cancelled,
-    Failed(Item<()>),
-    Sink { sequence: u64, source: BoxError },
+    Failed {
+        sequence: u64,
+        stage: usize,
+        cause: Cause,
+    },
+    Sink {
+        sequence: u64,
+        source: BoxError,
+    },
 }
 
 impl<'env, T> Drive<'env, T> {
@@ -103,9 +110,12 @@ impl<'env, T> Drive<'env, T> {
         let failure = match value {
             Ok(value) => {
                 let sequence = token.sequence();
-                sink(value).map_err(|source| End::Sink { sequence, source })?;
-                self.plan.watch.delivered();
-                return Ok(());
+                let taken = sink(value);
+                match taken {
+                    Ok(()) => self.plan.watch.delivered(),
+                    Err(_) => self.plan.watch.failed(),
+                }
+                return taken.map_err(|source| End::Sink { sequence, source });
             }
             Err(failure) => failure,
         };
@@ -113,77 +123,61 @@ impl<'env, T> Drive<'env, T> {
             Cause::Panicked(_) => self.plan.watch.panicked(),
             Cause::Error(_) => self.plan.watch.failed(),
         }
+        let (sequence, stage) = (token.sequence(), failure.stage);
         match (failure.cause, self.plan.policy) {
             (Cause::Error(error), ErrorPolicy::Skip) => {
                 if let Some(letters) = &mut self.dead_letters {
+                    let stage = self.plan.stages[stage].clone();
                     letters(DeadLetter {
-                        stage: self.plan.stages[failure.stage].clone(),
-                        sequence: token.sequence(),
+                        stage,
+                        sequence,
                         error,
                     });
                 }
                 Ok(())
             }
-            (cause, _) => {
-                let stage = failure.stage;
-                let value = Err(crate::item::Failure { stage, cause });
-                Err(End::Failed(Item { value, token }))
-            }
+            (cause, _) => Err(End::Failed {
+                sequence,
+                stage,
+                cause,
+            }),
         }
     }
 
     /// Ends it; the stages, and what is in them, are dropped here.
     fn finish(&mut self, end: Option<End>) -> Result<PipelineStats, PipelineError> {
-        let Some(end) = end else {
-            self.stage = None;
-            return Ok(self.plan.watch.stats());
-        };
         let watch = Arc::clone(&self.plan.watch);
-        let over = |end: Option<(u64, usize, Cause)>| {
+        if end.is_some() {
             watch.abandon(watch.in_flight());
-            end
-        };
-        let failed = match end {
-            End::Cancelled => {
-                over(None);
-                self.stage = None;
-                let stats = watch.stats();
-                return Err(PipelineError::Cancelled { stats });
-            }
-            End::Sink { sequence, source } => {
-                over(None);
-                self.stage = None;
-                let stats = watch.stats();
-                return Err(PipelineError::Sink {
-                    sequence,
-                    source,
-                    stats,
-                });
-            }
-            End::Failed(Item { value, token }) => {
-                let sequence = token.sequence();
-                drop(token);
-                value
-                    .err()
-                    .map(|failure| (sequence, failure.stage, failure.cause))
-            }
-        };
-        let failed = over(failed);
+        }
         self.stage = None;
         let stats = watch.stats();
-        let Some((sequence, stage, cause)) = failed else {
+        let Some(end) = end else {
             return Ok(stats);
         };
-        let stage = self.plan.stages[stage].clone();
-        Err(match cause {
-            Cause::Error(source) => PipelineError::Stage {
-                stage,
+        Err(match end {
+            End::Cancelled => PipelineError::Cancelled { stats },
+            End::Sink { sequence, source } => PipelineError::Sink {
                 sequence,
                 source,
                 stats,
             },
-            Cause::Panicked(message) => PipelineError::Panicked {
+            End::Failed {
+                sequence,
                 stage,
+                cause: Cause::Error(source),
+            } => PipelineError::Stage {
+                stage: self.plan.stages[stage].clone(),
+                sequence,
+                source,
+                stats,
+            },
+            End::Failed {
+                sequence,
+                stage,
+                cause: Cause::Panicked(message),
+            } => PipelineError::Panicked {
+                stage: self.plan.stages[stage].clone(),
                 sequence,
                 message,
                 stats,

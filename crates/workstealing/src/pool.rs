@@ -172,8 +172,7 @@ impl ThreadPool {
     /// first of a part.
     pub fn scope<'scope, F, R>(&self, operation: F) -> R
     where
-        F: FnOnce(&Scope<'scope>) -> R + Send,
-        R: Send,
+        F: FnOnce(&Scope<'scope>) -> R,
     {
         scope::run(self.shared(), operation)
     }
@@ -186,8 +185,7 @@ impl ThreadPool {
     /// If `f` does.
     pub fn install<F, R>(&self, f: F) -> R
     where
-        F: FnOnce() -> R + Send,
-        R: Send,
+        F: FnOnce() -> R,
     {
         let shared = self.shared();
         let _inside = context::enter(shared, context::priority_in(shared));
@@ -331,8 +329,7 @@ where
 /// first of a part. Or if the global pool is needed and cannot be built.
 pub fn scope<'scope, F, R>(operation: F) -> R
 where
-    F: FnOnce(&Scope<'scope>) -> R + Send,
-    R: Send,
+    F: FnOnce(&Scope<'scope>) -> R,
 {
     match context::current() {
         Some(shared) => scope::run(&shared, operation),
