@@ -9,7 +9,7 @@ use overdrive_remote::{Deadline, Health, Remote, RemoteError};
 use overdrive_testkit::{Proxy, RedisServer};
 use tokio::time::timeout;
 
-use support::{LONG, SHORT, is_open, settings};
+use support::{LONG, SHORT, settings};
 
 /// A breaker that stays out of the way.
 const NEVER: u32 = u32::MAX;
@@ -255,7 +255,8 @@ async fn a_cancelled_call_takes_its_connection_with_it() {
     let remote = Remote::connect(settings).await.unwrap();
     remote.set(b"k", b"right", LONG).await.unwrap();
     server.pause().unwrap();
-    let call = remote.query::<String>(cmd("ECHO").arg("wrong"), LONG);
+    let echo = cmd("ECHO").arg("wrong").clone();
+    let call = remote.query::<String>(&echo, LONG);
     timeout(SHORT, call).await.unwrap_err();
     server.resume().unwrap();
     // The late reply reaches nobody.
@@ -314,4 +315,8 @@ async fn until<F: Future<Output = bool>>(condition: impl Fn() -> F) {
         }
     };
     timeout(LONG, wait).await.expect("in time");
+}
+
+fn is_open(error: &RemoteError) -> bool {
+    matches!(error, RemoteError::Open(_))
 }

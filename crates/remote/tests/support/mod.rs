@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use overdrive_remote::{RedisSettings, RemoteError};
+use overdrive_remote::RedisSettings;
 
 /// No test waits that long, unless it hangs.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
@@ -16,8 +16,4 @@ pub(crate) fn settings(url: String) -> RedisSettings {
     settings.min_idle = 1;
     settings.retries = 0;
     settings
-}
-
-pub(crate) fn is_open(error: &RemoteError) -> bool {
-    matches!(error, RemoteError::Open(_))
 }
