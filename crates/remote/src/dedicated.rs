@@ -7,7 +7,7 @@ use redis::FromRedisValue;
 use tokio::time::timeout;
 
 use crate::connection::{Connection, unreachable_at};
-use crate::remote::is_loss;
+use crate::error::is_loss;
 use crate::settings::Target;
 use crate::{RemoteError, Request};
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use overdrive_core::ConfigError;
 use overdrive_core::breaker::BreakerOpen;
-use redis::{ErrorKind, RedisError, ServerErrorKind};
+use redis::{ErrorKind, RedisError, RetryMethod, ServerErrorKind};
 
 /// Why a [`Remote`](crate::Remote) could not be made, or its call failed.
 #[derive(Clone, Debug)]
@@ -61,6 +61,12 @@ pub(crate) fn is_not_serving(error: &RedisError) -> bool {
         error.kind(),
         ErrorKind::Server(BusyLoading | ClusterDown | MasterDown)
     )
+}
+
+/// Whether the connection cannot be used any more.
+pub(crate) fn is_loss(error: &RedisError) -> bool {
+    let fatal = [ErrorKind::Io, ErrorKind::Parse].contains(&error.kind());
+    fatal || matches!(error.retry_method(), RetryMethod::Reconnect)
 }
 
 impl fmt::Display for RemoteError {

@@ -44,7 +44,8 @@
 //! | module | idea |
 //! |---|---|
 //! | `settings` | [`RedisSettings`] and its checks |
-//! | `remote` | [`Remote`]: attempts, retries, breaker, upkeep |
+//! | `remote` | [`Remote`] |
+//! | `engine` | attempts, retries, breaker, upkeep |
 //! | `dedicated` | [`Dedicated`], a connection outside of the pool |
 //! | `request` | [`Request`]: commands, pipelines, scripts |
 //! | `error` | [`RemoteError`] |
@@ -64,6 +65,7 @@
 
 mod connection;
 mod dedicated;
+mod engine;
 mod error;
 mod key;
 mod pool;

@@ -44,6 +44,24 @@ pub(crate) struct Counts {
     pub(crate) lost: Count,
 }
 
+impl Counts {
+    pub(crate) fn stats(&self, open: usize, idle: usize) -> RemoteStats {
+        RemoteStats {
+            calls: self.calls.get(),
+            failures: self.failures.get(),
+            retries: self.retries.get(),
+            timeouts: self.timeouts.get(),
+            rejected_by_breaker: self.rejected_by_breaker.get(),
+            pool_timeouts: self.pool_timeouts.get(),
+            dials: self.dials.get(),
+            failed_dials: self.failed_dials.get(),
+            lost: self.lost.get(),
+            open,
+            idle,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Count(AtomicU64);
 
@@ -52,7 +70,7 @@ impl Count {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn get(&self) -> u64 {
+    fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
