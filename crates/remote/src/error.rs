@@ -101,3 +101,49 @@ impl From<ConfigError> for RemoteError {
         Self::Config(error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_is_not_ready_is_away_and_one_that_refuses_is_not() {
+        let reply = |kind| RemoteError::Server((ErrorKind::Server(kind), "reply").into());
+        assert!(reply(ServerErrorKind::BusyLoading).is_unavailable());
+        assert!(reply(ServerErrorKind::MasterDown).is_unavailable());
+        assert!(!reply(ServerErrorKind::ResponseError).is_unavailable());
+        assert!(!reply(ServerErrorKind::NoPerm).is_unavailable());
+    }
+
+    #[test]
+    fn messages_are_lower_case_and_name_their_source() {
+        let after = Duration::from_secs(1);
+        let source = || RedisError::from((ErrorKind::Io, "gone"));
+        let addr = "host:1".to_owned();
+        let all = [
+            RemoteError::Config(ConfigError::Missing { field: "url" }),
+            RemoteError::Unreachable {
+                addr,
+                source: source(),
+            },
+            RemoteError::TimedOut { after },
+            RemoteError::PoolTimedOut { after },
+            RemoteError::Server(source()),
+            RemoteError::Closed,
+        ];
+        for error in all {
+            let text = error.to_string();
+            assert!(
+                !text.ends_with('.') && text == text.to_lowercase(),
+                "{text}"
+            );
+            let silent = matches!(
+                error,
+                RemoteError::TimedOut { .. }
+                    | RemoteError::PoolTimedOut { .. }
+                    | RemoteError::Closed
+            );
+            assert_eq!(error.source().is_none(), silent);
+        }
+    }
+}
