@@ -48,7 +48,8 @@ impl RedisServer {
         Self::start_with(&[])
     }
 
-    /// Starts a server with further arguments, such as `["--maxmemory", "1mb"]`.
+    /// Starts a server with further arguments, such as `["--maxmemory", "1mb"]`. A password given
+    /// by `--requirepass` is used by [`command`](Self::command); [`url`](Self::url) is without.
     ///
     /// # Errors
     /// See [`ServerError`].
@@ -107,7 +108,7 @@ impl RedisServer {
     /// The server is down, or has not answered within five seconds. An error that the server
     /// replies with is a [`Reply::Error`].
     pub fn command<A: AsRef<[u8]>>(&self, arguments: &[A]) -> Result<Reply, ServerError> {
-        RespClient::connect(self.addr(), Duration::from_secs(5))
+        self.client(Duration::from_secs(5))
             .and_then(|mut client| client.command(arguments))
             .map_err(ServerError::io("ask the Redis server"))
     }
@@ -162,7 +163,7 @@ impl RedisServer {
         // Only an answer of this very process counts: another may have had the port first.
         let mine = format!("process_id:{}\r", process.id());
         let ready = poll_until(START_LIMIT, || {
-            let answers = ask(self.addr()).is_ok_and(|text| text.contains(&mine));
+            let answers = self.describe().is_ok_and(|text| text.contains(&mine));
             (answers || process.has_ended()).then_some(answers)
         });
         let program = self.program.clone();
@@ -179,16 +180,26 @@ impl RedisServer {
         }
         Ok(())
     }
-}
 
-fn ask(addr: SocketAddr) -> io::Result<String> {
-    let mut client = RespClient::connect(addr, Duration::from_secs(1))?;
-    // While it loads its data the server answers with an error.
-    if client.command(&["PING"])? != Reply::Status("PONG".to_owned()) {
-        return Err(io::ErrorKind::NotConnected.into());
+    fn client(&self, limit: Duration) -> io::Result<RespClient> {
+        let mut client = RespClient::connect(self.addr(), limit)?;
+        let mut options = self.arguments.windows(2);
+        if let Some(pair) = options.find(|pair| pair[0] == "--requirepass") {
+            client.command(&["AUTH", &pair[1]])?;
+        }
+        Ok(client)
     }
-    let reply = client.command(&["INFO", "server"])?;
-    Ok(reply.text().unwrap_or_default())
+
+    /// What it says of itself once it serves.
+    fn describe(&self) -> io::Result<String> {
+        let mut client = self.client(Duration::from_secs(1))?;
+        // While it loads its data the server answers with an error.
+        if client.command(&["PING"])? != Reply::Status("PONG".to_owned()) {
+            return Err(io::ErrorKind::NotConnected.into());
+        }
+        let reply = client.command(&["INFO", "server"])?;
+        Ok(reply.text().unwrap_or_default())
+    }
 }
 
 fn port_taken(log: &str) -> bool {

@@ -33,6 +33,16 @@ fn redis_keeps_its_data_over_a_kill_if_asked_to() {
 }
 
 #[test]
+fn a_password_is_used_by_commands() {
+    let server = RedisServer::start_with(&["--requirepass", "secret"]).unwrap();
+    assert_eq!(server.command(&["SET", "k", "v"]).unwrap(), ok());
+    let refused = RespClient::connect(server.addr(), LONG)
+        .and_then(|mut client| client.command(&["GET", "k"]))
+        .unwrap();
+    assert!(matches!(refused, Reply::Error(text) if text.starts_with("NOAUTH")));
+}
+
+#[test]
 fn redis_loses_its_data_over_a_kill_otherwise() {
     let mut server = RedisServer::start().unwrap();
     assert_eq!(server.command(&["SET", "k", "v"]).unwrap(), ok());

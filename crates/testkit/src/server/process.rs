@@ -17,8 +17,14 @@ use super::poll_until;
 ///
 /// SIGQUIT first, at which PostgreSQL gives its shared memory back.
 const WATCHER: &str = r#"
+children() {
+    for stat in /proc/[0-9]*/stat; do
+        read -r child _ _ parent _ <"$stat" && [ "$parent" = "$pid" ] && kill "$1" "$child"
+    done
+}
 read -r pid || exit 0
 read -r _
+children -CONT
 kill -CONT "$pid"
 kill -QUIT "$pid"
 for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
@@ -26,9 +32,7 @@ for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
     sleep 0.1
 done
 if kill -STOP "$pid"; then
-    for stat in /proc/[0-9]*/stat; do
-        read -r child _ _ parent _ <"$stat" && [ "$parent" = "$pid" ] && kill -KILL "$child"
-    done
+    children -KILL
     kill -KILL "$pid"
 fi
 rm -rf -- "$1"
