@@ -10,6 +10,7 @@ use crate::step;
 /// may make it. Edges that are not listed are faults.
 const EDGES: &[(&str, &str, bool)] = &[
     ("overdrive-remote", "overdrive-core", false),
+    ("overdrive-testkit", "overdrive-core", false),
     ("overdrive-pool", "overdrive-core", false),
     ("overdrive-batch", "overdrive-core", false),
     ("overdrive-ratelimit", "overdrive-core", false),

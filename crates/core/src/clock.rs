@@ -10,8 +10,8 @@ use crate::ConfigError;
 
 /// A point in monotonic time, in nanoseconds since the origin of the clock that gave it.
 ///
-/// Every real clock of this crate has the same origin, a moment early in the process, so their
-/// timestamps compare. A [`ManualClock`] has its own, at [`Timestamp::ZERO`].
+/// Every real clock of this crate has the same origin, an hour before its first use in the
+/// process, so their timestamps compare. A [`ManualClock`] has its own, at [`Timestamp::ZERO`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -80,9 +80,15 @@ fn saturating_nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// An hour before the first use, where the platform's clock reaches back so far: instants from
+/// before that use, such as those of a runtime whose time stands still, are then not cut off.
 fn origin() -> Instant {
+    const BACK: Duration = Duration::from_secs(3600);
     static ORIGIN: OnceLock<Instant> = OnceLock::new();
-    *ORIGIN.get_or_init(Instant::now)
+    *ORIGIN.get_or_init(|| {
+        let now = Instant::now();
+        now.checked_sub(BACK).unwrap_or(now)
+    })
 }
 
 /// Where the time comes from. It never goes back.

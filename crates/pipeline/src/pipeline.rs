@@ -314,10 +314,7 @@ impl<'env, I: Send + 'env, T: Send + 'env> Pipeline<Segment<'env, I, T>> {
     }
 
     /// Lets through what `keep` says yes to.
-    pub fn filter(
-        mut self,
-        keep: impl Fn(&T) -> bool + Send + Sync + 'env,
-    ) -> Self {
+    pub fn filter(mut self, keep: impl Fn(&T) -> bool + Send + Sync + 'env) -> Self {
         let stage = self.plan.add("filter");
         self.fuse(move |item, at, emit| {
             at.set(stage);

@@ -36,7 +36,12 @@ fn hops<const STAGES: usize>(scenario: Scenario) -> Scenario {
         .check_ops(1000)
         .with(row(Role::Ours, OURS, VERSION, ours::<STAGES>))
         .with(row(Role::Limit, "loop", "std", by_hand::<STAGES>))
-        .with(row(Role::Reference, "boxed iterators", "std", boxed::<STAGES>))
+        .with(row(
+            Role::Reference,
+            "boxed iterators",
+            "std",
+            boxed::<STAGES>,
+        ))
         .with(row(Role::Context, "iterator", "std", chained::<STAGES>));
     #[cfg(feature = "pipeline-peers")]
     let scenario = {
@@ -133,7 +138,10 @@ mod peers {
         };
         let source = pipe_io::Pipeline::from_iter(0..items);
         let run = if STAGES == 1 {
-            source.map(step).sink(pipe_io::sink::FnSink::new(sink)).run()
+            source
+                .map(step)
+                .sink(pipe_io::sink::FnSink::new(sink))
+                .run()
         } else {
             let stages = source.map(step).map(step).map(step).map(step);
             stages.sink(pipe_io::sink::FnSink::new(sink)).run()
