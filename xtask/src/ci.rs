@@ -24,7 +24,7 @@ const LIBRARIES: &[&str] = &[
 /// The crates that have loom models.
 const MODELLED: &[&str] = &["overdrive-pool"];
 /// The benchmark suites; the scenarios of each compile without its peers.
-const SUITES: &[&str] = &["pool", "ratelimit"];
+const SUITES: &[&str] = &["batch", "cache", "pipeline", "pool", "ratelimit", "workstealing"];
 /// Everything but the peers.
 const FEATURES: &str = "overdrive/batch,overdrive/cache,overdrive/pipeline,overdrive/pool,\
     overdrive/ratelimit,overdrive/workstealing,overdrive/serde,overdrive/tokio,\
