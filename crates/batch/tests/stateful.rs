@@ -542,6 +542,10 @@ fn step<'b>(
             }
         }
         Op::GiveUp => {
+            // What the end of intake starts is waited for, to have one outcome.
+            batcher.close();
+            model.close();
+            model.start();
             let before = model.abandoned;
             model.give_up();
             let report = batcher.drain_blocking(Duration::ZERO);
