@@ -96,7 +96,7 @@ fn destructors_of_results_without_takers_do_no_harm() {
         let gate = gate.lock().unwrap();
         gate.0.send(()).unwrap();
         gate.1.recv().unwrap();
-        let bombs: Vec<_> = items.iter().map(|&armed| armed.then_some(Bomb)).collect();
+        let bombs: Vec<_> = items.iter().map(|&armed| armed.then(|| Bomb)).collect();
         Ok::<_, Infallible>(bombs)
     });
     let batcher = batcher.unwrap();

@@ -170,6 +170,8 @@ struct Running {
     go: Sender<How>,
 }
 
+type Flushing<'b> = Pin<Box<Flush<'b, Item, u64, &'static str>>>;
+
 /// The specification, and what the test holds.
 struct Model<'b> {
     shape: Shape,
@@ -181,7 +183,7 @@ struct Model<'b> {
     next_id: u64,
     held: Vec<(u64, Held)>,
     ended: Vec<(u64, End)>,
-    flushes: Vec<(u64, Pin<Box<Flush<'b, Item, u64, &'static str>>>)>,
+    flushes: Vec<(u64, Flushing<'b>)>,
     started: Receiver<(Vec<u64>, Sender<How>)>,
     submitted: u64,
     completed: u64,

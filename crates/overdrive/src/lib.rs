@@ -1,6 +1,13 @@
 //! Performance primitives for services, one module each. This crate only re-exports: every
 //! primitive is a crate of its own, and enabling its feature adds its module here.
 //!
+//! # Batching
+//!
+//! Feature `batch`, module `batch`, crate `overdrive-batch`. With `tokio`, handlers may be async.
+//!
+//! - `batch::Batcher`: many callers, one call of the handler, to each caller its own result
+//! - `batch::ParallelBatch`: one function over many items, so many at a time, results in order
+//!
 //! # Object pools
 //!
 //! Feature `pool`, module `pool`, crate `overdrive-pool`.
@@ -11,6 +18,9 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "batch")]
+#[doc(inline)]
+pub use overdrive_batch as batch;
 #[cfg(feature = "pool")]
 #[doc(inline)]
 pub use overdrive_pool as pool;
