@@ -53,7 +53,7 @@
 //! | `watch` | [`Flush`], and waiting for the end |
 //! | `error` | [`SubmitError`], [`TrySubmitError`] |
 //! | `stats` | [`BatchStats`] |
-//! | `engine` | the queue, and every change of state |
+//! | `engine` | the queue, and every change of state; `engine::work`: those that workers make |
 //! | `cell` | where one submitter waits for one outcome |
 //! | `workers`, `tasks` | threads and tokio tasks that run batches |
 //! | `park` | waiting on a thread |
