@@ -1,1 +1,94 @@
 //! Request batching: many callers, one call of the handler, to each caller its own result.
+//!
+//! ```
+//! use std::convert::Infallible;
+//! use overdrive_batch::Batcher;
+//!
+//! let double = Batcher::builder()
+//!     .name("double")
+//!     .max_size(100)
+//!     .workers(2)
+//!     .build_sync(|items: Vec<u64>| Ok::<_, Infallible>(items.iter().map(|n| n * 2).collect()))?;
+//!
+//! // From any number of threads; or `double.submit(21).await` in any async runtime.
+//! assert_eq!(double.submit_blocking(21)?, 42);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # How it works
+//!
+//! Items wait in one queue. A free worker lets everybody else run once, then takes what there is,
+//! up to `max_size`, and calls the handler; while all workers are busy the next batch grows by
+//! itself. So a lone item goes at once, and batches are as large as the load makes them, without a
+//! timer. [`Gather`] says otherwise where waiting pays.
+//!
+//! Each item ends exactly once: with its result, or an error that says why not, and with the item
+//! where it never reached the handler. A batch whose handler fails, panics or returns another number
+//! of results than it was given items fails as a whole; results are never matched by guess.
+//!
+//! # Cost
+//!
+//! One lock around one queue. A submit takes it once and allocates the place of its result; a worker
+//! takes it twice or three times a batch, the last time for as long as it takes to hand all results
+//! out. Withdrawing an item moves up to half of the queued items. [`map_ordered`] allocates once per
+//! item.
+//!
+//! # Features
+//!
+//! None by default: handlers are plain functions, run by threads of the batcher's own.
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `tokio` | `BatcherBuilder::build` for async handlers, `Batcher::drain`, `Batcher::shutdown` |
+//! | `serde` | [`BatchSettings`] from and to configuration files |
+//!
+//! # Map
+//!
+//! | module | idea |
+//! |---|---|
+//! | `batcher` | [`Batcher`], the handle |
+//! | `builder` | [`BatcherBuilder`] and its checks |
+//! | `settings` | [`BatchSettings`], [`Gather`], [`Overload`] |
+//! | `submit` | [`Submit`], [`SubmitAll`], [`SubmitOwned`], [`Ticket`] |
+//! | `watch` | [`Flush`], and waiting for the end |
+//! | `error` | [`SubmitError`], [`TrySubmitError`] |
+//! | `stats` | [`BatchStats`] |
+//! | `engine` | the queue, and every change of state; `engine::work`: those that workers make |
+//! | `cell` | where one submitter waits for one outcome |
+//! | `workers`, `tasks` | threads and tokio tasks that run batches |
+//! | `park` | waiting on a thread |
+//! | `parallel` | [`map_ordered`], [`try_map_ordered`], [`ParallelBatch`] |
+//! | `chunks` | [`chunks_by_params`] |
+
+#![forbid(unsafe_code)]
+
+mod batcher;
+mod builder;
+mod cell;
+mod chunks;
+mod engine;
+mod error;
+mod parallel;
+mod park;
+mod settings;
+mod stats;
+mod submit;
+#[cfg(feature = "tokio")]
+mod tasks;
+mod watch;
+mod workers;
+
+pub use overdrive_core::{Clock, ConfigError, Deadline, DrainReport};
+
+pub use crate::batcher::Batcher;
+pub use crate::builder::{BatcherBuilder, MAX_CAPACITY, MAX_MAX_SIZE, MAX_MAX_WAIT, MAX_WORKERS};
+pub use crate::chunks::chunks_by_params;
+pub use crate::error::{SubmitError, TrySubmitError};
+pub use crate::parallel::{
+    MAX_CONCURRENCY, ParallelBatch, ParallelBatchBuilder, ParallelBatchStats, map_ordered,
+    try_map_ordered,
+};
+pub use crate::settings::{BatchSettings, Gather, Overload};
+pub use crate::stats::BatchStats;
+pub use crate::submit::{Submit, SubmitAll, SubmitOwned, Ticket};
+pub use crate::watch::Flush;

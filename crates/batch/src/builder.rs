@@ -1,0 +1,287 @@
+//! The set-up of a batcher.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::Duration;
+
+use overdrive_core::clock::PreciseClock;
+use overdrive_core::{Clock, ConfigError};
+
+use crate::batcher::{Batcher, Workers};
+use crate::engine::{Rules, Shared};
+use crate::settings::{BatchSettings, Gather, Overload};
+use crate::workers::{Place, spawn_thread};
+
+/// The largest accepted number of items in a batch.
+pub const MAX_MAX_SIZE: usize = 1 << 20;
+
+/// The longest accepted wait of a batch's first item.
+pub const MAX_MAX_WAIT: Duration = Duration::from_secs(3600);
+
+/// The largest accepted number of workers.
+pub const MAX_WORKERS: usize = 1 << 10;
+
+/// The largest accepted number of waiting items.
+pub const MAX_CAPACITY: usize = 1 << 26;
+
+/// As many full batches wait in a batcher whose capacity is not set.
+const BATCHES_OF_CAPACITY: usize = 64;
+
+/// Sets a [`Batcher`] up. Nothing is required but the handler, which `build_sync` or `build` takes.
+///
+/// ```
+/// use std::convert::Infallible;
+/// use overdrive_batch::{Batcher, ConfigError};
+///
+/// let builder = Batcher::builder().max_size(100).capacity(50);
+/// let refused = builder.build_sync(|items: Vec<u8>| Ok::<_, Infallible>(items));
+/// assert_eq!(refused.unwrap_err().field(), "capacity");
+/// ```
+#[must_use = "a builder does nothing until `build`"]
+pub struct BatcherBuilder<T> {
+    name: Cow<'static, str>,
+    settings: BatchSettings,
+    clock: Option<Arc<dyn Clock>>,
+    items: PhantomData<fn(T)>,
+}
+
+impl<T: Send + 'static> BatcherBuilder<T> {
+    pub(crate) fn new() -> Self {
+        Self {
+            name: Cow::Borrowed("batch"),
+            settings: BatchSettings::default(),
+            clock: None,
+            items: PhantomData,
+        }
+    }
+
+    /// A label for figures. Default `"batch"`.
+    pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Takes all numbers from a plain value.
+    pub fn settings(mut self, settings: BatchSettings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    /// The most items in one batch. Default 100, at most [`MAX_MAX_SIZE`].
+    pub fn max_size(mut self, n: usize) -> Self {
+        self.settings.max_size = n;
+        self
+    }
+
+    /// With [`Gather::Linger`]: how old the first item of a batch may get, counted from when it
+    /// was submitted, until a free worker closes the batch, however few items it has. Later items
+    /// do not put it off. Default 100 ms, at most [`MAX_MAX_WAIT`].
+    ///
+    /// It is an upper bound and not a delay: with the other ways to [gather](Self::gather) a free
+    /// worker takes what there is, so nothing ever waits for it, and a lone item goes at once.
+    /// No worker being free, items wait until one is, whatever their age. Timers of tokio are
+    /// exact to a millisecond and round up.
+    pub fn max_wait(mut self, time: Duration) -> Self {
+        self.settings.max_wait = time;
+        self
+    }
+
+    /// When a free worker closes the open batch. Default [`Gather::Tick`].
+    pub fn gather(mut self, gather: Gather) -> Self {
+        self.settings.gather = gather;
+        self
+    }
+
+    /// How many batches run at the same time. Default 4, at most [`MAX_WORKERS`].
+    ///
+    /// More workers make smaller batches, since a batch grows while all of them are busy: good
+    /// for handlers that wait, seldom for handlers that compute.
+    pub fn workers(mut self, n: usize) -> Self {
+        self.settings.workers = n;
+        self
+    }
+
+    /// How many items may be accepted and not yet in a running batch. Default 64 times
+    /// `max_size`, at least `max_size`, at most [`MAX_CAPACITY`].
+    pub fn capacity(mut self, n: usize) -> Self {
+        self.settings.capacity = Some(n);
+        self
+    }
+
+    /// What [`submit`](Batcher::submit) does when there is no room. Default [`Overload::Wait`].
+    pub fn overload(mut self, overload: Overload) -> Self {
+        self.settings.overload = overload;
+        self
+    }
+
+    /// The clock by which items age and [deadlines](crate::Submit::deadline) pass. Default: the
+    /// precise one, or tokio's with `build`, which a paused runtime stops.
+    ///
+    /// A worker that lingers sleeps for what is left by this clock, in real time or tokio's. A
+    /// clock moved by hand wakes nobody: what it shows counts when a worker or submitter next looks.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Some(Arc::new(clock));
+        self
+    }
+
+    /// Makes a batcher whose handler is a plain function, which may block. It is run by `workers`
+    /// threads, named `overdrive-batch-<n>`, which end when the batcher is closed and has nothing
+    /// left.
+    ///
+    /// The handler returns as many results as it is given items, in their order. It is not called
+    /// with none. A panic fails its batch and no other.
+    ///
+    /// # Errors
+    /// The first setting that cannot be: zero for any; above its maximum; `capacity` below
+    /// `max_size`; `min_size` of [`Gather::Linger`] above `max_size`; no thread to be had.
+    pub fn build_sync<F, R, E>(self, handler: F) -> Result<Batcher<T, R, E>, ConfigError>
+    where
+        F: Fn(Vec<T>) -> Result<Vec<R>, E> + Send + Sync + 'static,
+        R: Send + 'static,
+        E: Send + Sync + 'static,
+    {
+        let rules = self.rules(|| Arc::new(PreciseClock))?;
+        let shared = Arc::new(Shared::new(rules));
+        let handler = Arc::new(handler);
+        // Each place is left when it is dropped, also those of threads that never start.
+        let mut threads = Vec::with_capacity(shared.rules.workers);
+        let places: Vec<_> = places(&shared).collect();
+        for place in places {
+            match spawn_thread(place, Arc::clone(&handler)) {
+                Ok(thread) => threads.push(thread),
+                Err(error) => {
+                    shared.close();
+                    return Err(ConfigError::Thread {
+                        field: "workers",
+                        kind: error.kind(),
+                    });
+                }
+            }
+        }
+        Ok(Batcher::new(shared, Workers::Threads(threads)))
+    }
+
+    /// Makes a batcher whose handler is an async function. It is run by `workers` tasks of the
+    /// current tokio runtime, which end when the batcher is closed and has nothing left.
+    ///
+    /// The handler returns as many results as it is given items, in their order. It is not called
+    /// with none. A panic fails its batch and no other. When the runtime is shut down, what has
+    /// not ended fails with [`SubmitError::Abandoned`](crate::SubmitError::Abandoned).
+    ///
+    /// # Errors
+    /// As [`build_sync`](Self::build_sync), but for threads; and without a current runtime, or
+    /// with [`Gather::Linger`] on a runtime without its time driver.
+    #[cfg(feature = "tokio")]
+    pub fn build<F, Fut, R, E>(self, handler: F) -> Result<Batcher<T, R, E>, ConfigError>
+    where
+        F: Fn(Vec<T>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Vec<R>, E>> + Send + 'static,
+        R: Send + 'static,
+        E: Send + Sync + 'static,
+    {
+        let rules = self.rules(|| Arc::new(crate::tasks::TokioClock))?;
+        let runtime = tokio::runtime::Handle::try_current();
+        let runtime = runtime.map_err(|_| ConfigError::Missing { field: "runtime" })?;
+        if matches!(rules.gather, Gather::Linger { .. }) {
+            // Making a timer is the only way to ask.
+            if std::panic::catch_unwind(|| drop(tokio::time::sleep(Duration::ZERO))).is_err() {
+                return Err(ConfigError::Invalid {
+                    field: "gather",
+                    reason: "needs a runtime with its time driver enabled in order to linger",
+                });
+            }
+        }
+        let shared = Arc::new(Shared::new(rules));
+        let handler = Arc::new(handler);
+        let tasks = places(&shared)
+            .map(|place| runtime.spawn(crate::tasks::work(place, Arc::clone(&handler))))
+            .map(|task| task.abort_handle())
+            .collect();
+        Ok(Batcher::new(shared, Workers::Tasks(tasks)))
+    }
+
+    fn rules(self, clock: impl FnOnce() -> Arc<dyn Clock>) -> Result<Rules, ConfigError> {
+        let BatchSettings {
+            max_size,
+            max_wait,
+            gather,
+            workers,
+            capacity,
+            overload,
+        } = self.settings;
+        within("max_size", max_size, MAX_MAX_SIZE)?;
+        within("workers", workers, MAX_WORKERS)?;
+        let capacity = capacity.unwrap_or(max_size * BATCHES_OF_CAPACITY);
+        within("capacity", capacity, MAX_CAPACITY)?;
+        if capacity < max_size {
+            return Err(ConfigError::Contradiction {
+                field: "capacity",
+                other: "max_size",
+                reason: "must not be below",
+            });
+        }
+        if max_wait.is_zero() {
+            return Err(ConfigError::Zero { field: "max_wait" });
+        }
+        if max_wait > MAX_MAX_WAIT {
+            return Err(ConfigError::TooLarge {
+                field: "max_wait",
+                value: u64::try_from(max_wait.as_nanos()).unwrap_or(u64::MAX),
+                max: MAX_MAX_WAIT.as_nanos() as u64,
+            });
+        }
+        match gather {
+            Gather::Linger { min_size: 0 } => return Err(ConfigError::Zero { field: "min_size" }),
+            Gather::Linger { min_size } if min_size > max_size => {
+                return Err(ConfigError::Contradiction {
+                    field: "min_size",
+                    other: "max_size",
+                    reason: "must not exceed",
+                });
+            }
+            Gather::Immediate | Gather::Linger { .. } | Gather::Tick => {}
+        }
+        Ok(Rules {
+            name: self.name,
+            max_size,
+            max_wait,
+            gather,
+            workers,
+            capacity,
+            overload,
+            clock: self.clock.unwrap_or_else(clock),
+        })
+    }
+}
+
+fn places<T, R, E>(shared: &Arc<Shared<T, R, E>>) -> impl Iterator<Item = Place<T, R, E>> + '_ {
+    (0..shared.rules.workers).map(|worker| Place {
+        shared: Arc::clone(shared),
+        worker,
+    })
+}
+
+fn within(field: &'static str, value: usize, max: usize) -> Result<(), ConfigError> {
+    if value == 0 {
+        return Err(ConfigError::Zero { field });
+    }
+    if value > max {
+        return Err(ConfigError::TooLarge {
+            field,
+            value: value as u64,
+            max: max as u64,
+        });
+    }
+    Ok(())
+}
+
+impl<T> fmt::Debug for BatcherBuilder<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BatcherBuilder")
+            .field("name", &self.name)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,395 @@
+//! The futures of submitted items.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use overdrive_core::Deadline;
+use overdrive_core::unwind::survive;
+
+use crate::batcher::Batcher;
+use crate::engine::{Placed, Refused, Shared};
+use crate::error::SubmitError;
+use crate::settings::Overload;
+use crate::workers;
+
+/// The future of [`Batcher::submit`]: the item's own result.
+///
+/// Lazy: the item is submitted when the future is first polled. It works under any executor.
+///
+/// # Cancel safety
+/// Dropped before the item's batch is closed, the item is dropped with it and never reaches the
+/// handler. Dropped later, the item is processed and its result dropped. The other items of the
+/// batch do not notice. Taking an item out costs a search by number and a move of up to half of
+/// the queued items, under the lock.
+#[must_use = "futures do nothing unless polled"]
+pub struct Submit<'a, T, R, E> {
+    batcher: &'a Batcher<T, R, E>,
+    submission: Submission<T, R, E>,
+}
+
+/// The future of [`Batcher::submit_owned`]: as [`Submit`], with a handle of the batcher.
+#[must_use = "futures do nothing unless polled"]
+pub struct SubmitOwned<T, R, E> {
+    // First, so that the item is withdrawn before what may be the last handle goes.
+    submission: Submission<T, R, E>,
+    batcher: Batcher<T, R, E>,
+}
+
+/// The future of [`Batcher::submit_all`]: the items' own results, in their order.
+///
+/// # Cancel safety
+/// As of [`Submit`], for each item by itself.
+#[must_use = "futures do nothing unless polled"]
+pub struct SubmitAll<'a, T, R, E> {
+    batcher: &'a Batcher<T, R, E>,
+    open: Vec<Submission<T, R, E>>,
+    /// As many as have ended; always the first ones.
+    ended: Vec<Result<R, SubmitError<T, E>>>,
+}
+
+/// An item that [`Batcher::try_submit`] has accepted: the future of its result.
+///
+/// Dropping it withdraws the item, as dropping a [`Submit`] does; [`detach`](Self::detach) leaves
+/// the item to be processed without anybody waiting for it.
+#[must_use = "dropping a ticket withdraws the item; `detach` does not"]
+pub struct Ticket<T, R, E> {
+    shared: Arc<Shared<T, R, E>>,
+    placed: Option<Placed<T, R, E>>,
+}
+
+/// An item on its way. Whoever owns it has to call `withdraw` at its end.
+struct Submission<T, R, E> {
+    deadline: Deadline,
+    stage: Stage<T, R, E>,
+}
+
+enum Stage<T, R, E> {
+    Unsubmitted(T),
+    Placed(Placed<T, R, E>),
+    Refused(SubmitError<T, E>),
+    Over,
+}
+
+impl<T, R, E> Submission<T, R, E> {
+    fn new(item: T) -> Self {
+        Self {
+            deadline: Deadline::NEVER,
+            stage: Stage::Unsubmitted(item),
+        }
+    }
+
+    /// Submits the item, if it has not been.
+    fn place(&mut self, shared: &Shared<T, R, E>) {
+        let item = match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Unsubmitted(item) => item,
+            other => {
+                self.stage = other;
+                return;
+            }
+        };
+        if self.has_expired(shared) {
+            shared.came_late();
+            self.stage = Stage::Refused(SubmitError::DeadlineExceeded(item));
+            return;
+        }
+        let must_fit = shared.rules.overload == Overload::Reject;
+        self.stage = match shared.place(item, self.deadline, must_fit) {
+            Ok(placed) => Stage::Placed(placed),
+            Err(Refused::Closed(item)) => Stage::Refused(SubmitError::Closed(item)),
+            Err(Refused::Full(item)) => Stage::Refused(SubmitError::Full(item)),
+        };
+    }
+
+    fn poll(
+        &mut self,
+        shared: &Shared<T, R, E>,
+        cx: &Context<'_>,
+    ) -> Poll<Result<R, SubmitError<T, E>>> {
+        self.place(shared);
+        if let Stage::Placed(placed) = &self.stage {
+            let mut poll = placed.cell.poll(cx);
+            if poll.is_pending() && self.has_expired(shared) {
+                if let Some(item) = shared.expire(placed) {
+                    poll = Poll::Ready(Err(SubmitError::DeadlineExceeded(item)));
+                }
+            }
+            if poll.is_ready() {
+                self.stage = Stage::Over;
+            }
+            return poll;
+        }
+        match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Refused(error) => Poll::Ready(Err(error)),
+            _ => panic!("polled after completion"),
+        }
+    }
+
+    fn has_expired(&self, shared: &Shared<T, R, E>) -> bool {
+        self.deadline.has_passed_on(&*shared.rules.clock)
+    }
+
+    fn left(deadline: Deadline, shared: &Shared<T, R, E>) -> Duration {
+        deadline.remaining_on(&*shared.rules.clock)
+    }
+
+    fn withdraw(&mut self, shared: &Shared<T, R, E>) {
+        if let Stage::Placed(placed) = std::mem::replace(&mut self.stage, Stage::Over) {
+            shared.cancel(&placed);
+        }
+    }
+}
+
+impl<'a, T, R, E> Submit<'a, T, R, E> {
+    pub(crate) fn new(batcher: &'a Batcher<T, R, E>, item: T) -> Self {
+        Self {
+            batcher,
+            submission: Submission::new(item),
+        }
+    }
+
+    /// Gives the item that long to get into a batch, by the batcher's clock. A
+    /// [`Duration`] counts from now, in real time.
+    ///
+    /// An item whose deadline has passed when its batch is closed is left out of it, and its
+    /// submitter gets [`SubmitError::DeadlineExceeded`] with the item. The deadline is also looked
+    /// at whenever this future is polled; it sets no timer, so while all workers are busy nobody
+    /// wakes the submitter at that very moment. [`wait_blocking`](Self::wait_blocking) does; a
+    /// task that must go on then puts a timer of its runtime around this future, since dropping
+    /// it withdraws the item. Once the batch is closed, the deadline means nothing.
+    pub fn deadline(mut self, deadline: impl Into<Deadline>) -> Self {
+        self.submission.deadline = deadline.into();
+        self
+    }
+
+    /// Waits for the result on this thread. Without a runtime, with either kind of handler.
+    ///
+    /// # Errors
+    /// As the future's. A passed [`deadline`](Self::deadline) ends the wait at that moment, unless
+    /// the item's batch has been closed.
+    ///
+    /// # Panics
+    /// On a thread that must not wait: a worker of this batcher, or an async context of tokio
+    /// (with the feature `tokio`).
+    ///
+    /// ```
+    /// use std::convert::Infallible;
+    /// use std::time::Duration;
+    /// use overdrive_batch::Batcher;
+    ///
+    /// let double = Batcher::builder()
+    ///     .build_sync(|items: Vec<u64>| Ok::<_, Infallible>(items.iter().map(|n| n * 2).collect()))?;
+    /// let result = double.submit(21).deadline(Duration::from_secs(5)).wait_blocking();
+    /// assert_eq!(result.unwrap(), 42);
+    /// # Ok::<(), overdrive_batch::ConfigError>(())
+    /// ```
+    #[track_caller]
+    pub fn wait_blocking(mut self) -> Result<R, SubmitError<T, E>> {
+        let shared = self.batcher.shared();
+        workers::may_block(shared);
+        let deadline = self.submission.deadline;
+        let left = || Submission::<T, R, E>::left(deadline, shared);
+        // After the deadline it is in a batch, or over.
+        crate::park::block_on(&mut self, left)
+            .unwrap_or_else(|| crate::park::block_on_forever(&mut self))
+    }
+}
+
+impl<T, R, E> SubmitOwned<T, R, E> {
+    pub(crate) fn new(batcher: Batcher<T, R, E>, item: T) -> Self {
+        Self {
+            submission: Submission::new(item),
+            batcher,
+        }
+    }
+
+    /// See [`Submit::deadline`].
+    pub fn deadline(mut self, deadline: impl Into<Deadline>) -> Self {
+        self.submission.deadline = deadline.into();
+        self
+    }
+}
+
+impl<'a, T, R, E> SubmitAll<'a, T, R, E> {
+    pub(crate) fn new(batcher: &'a Batcher<T, R, E>, items: impl Iterator<Item = T>) -> Self {
+        let mut open: Vec<_> = items.map(Submission::new).collect();
+        // Taken from the end, in order.
+        open.reverse();
+        Self {
+            batcher,
+            ended: Vec::with_capacity(open.len()),
+            open,
+        }
+    }
+
+    /// See [`Submit::deadline`]; the same for each item.
+    pub fn deadline(mut self, deadline: impl Into<Deadline>) -> Self {
+        let deadline = deadline.into();
+        for submission in &mut self.open {
+            submission.deadline = deadline;
+        }
+        self
+    }
+
+    /// Waits for the results on this thread.
+    ///
+    /// # Panics
+    /// As [`Submit::wait_blocking`].
+    #[track_caller]
+    pub fn wait_blocking(mut self) -> Vec<Result<R, SubmitError<T, E>>> {
+        let shared = self.batcher.shared();
+        workers::may_block(shared);
+        let latest = self.open.iter().map(|one| one.deadline).max();
+        let latest = latest.unwrap_or(Deadline::NEVER);
+        let left = || Submission::<T, R, E>::left(latest, shared);
+        crate::park::block_on(&mut self, left)
+            .unwrap_or_else(|| crate::park::block_on_forever(&mut self))
+    }
+}
+
+impl<T, R, E> Ticket<T, R, E> {
+    pub(crate) fn new(shared: Arc<Shared<T, R, E>>, placed: Placed<T, R, E>) -> Self {
+        Self {
+            shared,
+            placed: Some(placed),
+        }
+    }
+
+    /// Waits for the result on this thread.
+    ///
+    /// # Errors
+    /// As the future's.
+    ///
+    /// # Panics
+    /// As [`Submit::wait_blocking`].
+    #[track_caller]
+    pub fn wait_blocking(self) -> Result<R, SubmitError<T, E>> {
+        workers::may_block(&self.shared);
+        crate::park::block_on_forever(self)
+    }
+
+    /// Leaves the item to be processed; its result will be dropped.
+    pub fn detach(mut self) {
+        if let Some(placed) = self.placed.take() {
+            drop(placed.cell.leave());
+        }
+    }
+}
+
+// The items are never pinned.
+impl<T, R, E> Unpin for Submit<'_, T, R, E> {}
+impl<T, R, E> Unpin for SubmitOwned<T, R, E> {}
+impl<T, R, E> Unpin for SubmitAll<'_, T, R, E> {}
+
+impl<T, R, E> Future for Submit<'_, T, R, E> {
+    type Output = Result<R, SubmitError<T, E>>;
+
+    /// # Panics
+    /// When polled after completion.
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let shared = self.batcher.shared();
+        self.submission.poll(shared, cx)
+    }
+}
+
+impl<T, R, E> Future for SubmitOwned<T, R, E> {
+    type Output = Result<R, SubmitError<T, E>>;
+
+    /// # Panics
+    /// When polled after completion.
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        this.submission.poll(this.batcher.shared(), cx)
+    }
+}
+
+impl<T, R, E> Future for SubmitAll<'_, T, R, E> {
+    type Output = Vec<Result<R, SubmitError<T, E>>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let shared = this.batcher.shared();
+        if this.ended.is_empty() {
+            for one in this.open.iter_mut().rev() {
+                one.place(shared);
+            }
+        }
+        // One at a time: the others need wake nobody.
+        while let Some(next) = this.open.last_mut() {
+            match next.poll(shared, cx) {
+                Poll::Ready(result) => {
+                    this.open.pop();
+                    this.ended.push(result);
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(std::mem::take(&mut this.ended))
+    }
+}
+
+impl<T, R, E> Future for Ticket<T, R, E> {
+    type Output = Result<R, SubmitError<T, E>>;
+
+    /// # Panics
+    /// When polled after completion.
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let placed = self.placed.as_ref().expect("polled after completion");
+        let poll = placed.cell.poll(cx);
+        if poll.is_ready() {
+            self.placed = None;
+        }
+        poll
+    }
+}
+
+impl<T, R, E> Drop for Submit<'_, T, R, E> {
+    fn drop(&mut self) {
+        let shared = self.batcher.shared();
+        self.submission.withdraw(shared);
+    }
+}
+
+impl<T, R, E> Drop for SubmitOwned<T, R, E> {
+    fn drop(&mut self) {
+        self.submission.withdraw(self.batcher.shared());
+    }
+}
+
+impl<T, R, E> Drop for SubmitAll<'_, T, R, E> {
+    fn drop(&mut self) {
+        let shared = self.batcher.shared();
+        for one in &mut self.open {
+            // Of items whose destructors panic, none keeps the others in the queue.
+            survive(|| one.withdraw(shared));
+        }
+    }
+}
+
+impl<T, R, E> Drop for Ticket<T, R, E> {
+    fn drop(&mut self) {
+        if let Some(placed) = self.placed.take() {
+            self.shared.cancel(&placed);
+        }
+    }
+}
+
+macro_rules! debug_by_name {
+    ($($name:literal: $type:ty),+ $(,)?) => {
+        $(impl<T, R, E> fmt::Debug for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.debug_struct($name).finish_non_exhaustive()
+            }
+        })+
+    };
+}
+
+debug_by_name! {
+    "Submit": Submit<'_, T, R, E>,
+    "SubmitOwned": SubmitOwned<T, R, E>,
+    "SubmitAll": SubmitAll<'_, T, R, E>,
+    "Ticket": Ticket<T, R, E>,
+}
