@@ -1,23 +1,24 @@
-//! Whether the libraries keep the minimum Rust version that they declare: none
-//! of their dependencies may ask for a newer one.
+//! Whether the libraries keep the minimum Rust version that they declare: with
+//! default features none of their dependencies may ask for a newer one.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
 use crate::step;
+use crate::weight::tree;
 
-/// Checks every normal dependency, direct or not, of the given packages.
+/// Checks every package in the default build of each library.
 pub(crate) fn check(libraries: &[&str]) -> Result<(), String> {
     let output = step::with(step::cargo(), &["metadata", "--format-version", "1"])
         .output()
         .map_err(|e| format!("cargo metadata did not start: {e}"))?;
     let metadata: Value = serde_json::from_slice(&output.stdout)
         .map_err(|e| format!("cargo metadata gave no answer: {e}"))?;
-    let faults: Vec<String> = libraries
-        .iter()
-        .flat_map(|library| faults(&metadata, library))
-        .collect();
+    let mut faults = Vec::new();
+    for library in libraries {
+        faults.extend(faults_of(library, &metadata, &tree(library)?));
+    }
     if faults.is_empty() {
         Ok(())
     } else {
@@ -25,53 +26,55 @@ pub(crate) fn check(libraries: &[&str]) -> Result<(), String> {
     }
 }
 
-fn faults(metadata: &Value, library: &str) -> Vec<String> {
-    let list = |key: &str| metadata[key].as_array().into_iter().flatten();
-    let package = |id: &str| list("packages").find(|p| p["id"] == id);
-    let nodes = || {
-        metadata["resolve"]["nodes"]
-            .as_array()
-            .into_iter()
-            .flatten()
+/// `tree` has a package per line, as `name v1.2.3`; the first is the library.
+fn faults_of(library: &str, metadata: &Value, tree: &str) -> Vec<String> {
+    let packages = || metadata["packages"].as_array().into_iter().flatten();
+    let named = |line: &str| {
+        let mut words = line.split_whitespace();
+        let (name, version) = (words.next()?, words.next()?.strip_prefix('v')?);
+        packages().find(|p| p["name"] == name && p["version"] == version)
     };
-    let Some(root) = list("packages").find(|p| p["name"] == library) else {
-        return vec![format!("there is no package {library}")];
-    };
-    let Some(limit) = version(&root["rust_version"]) else {
+    let build: Vec<&Value> = tree
+        .lines()
+        .map(|line| line.trim_end_matches(" (*)"))
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .filter_map(named)
+        .collect();
+    let root = build.iter().find(|p| p["name"] == library);
+    let Some(limit) = root.and_then(|root| version(&root["rust_version"])) else {
         return vec![format!("{library} declares no rust-version")];
     };
-    let mut open: Vec<&str> = root["id"].as_str().into_iter().collect();
-    let mut seen = BTreeSet::new();
-    let mut faults = Vec::new();
-    while let Some(id) = open.pop() {
-        if !seen.insert(id) {
-            continue;
-        }
-        if let Some(package) = package(id)
-            && version(&package["rust_version"]).is_some_and(|v| v > limit)
-        {
-            faults.push(format!(
-                "{library} declares Rust {}.{}, but {} {} needs {}",
-                limit.0, limit.1, package["name"], package["version"], package["rust_version"]
-            ));
-        }
-        let node = nodes().find(|n| n["id"] == id);
-        let deps = node.and_then(|n| n["deps"].as_array());
-        for dep in deps.into_iter().flatten() {
-            let mut kinds = dep["dep_kinds"].as_array().into_iter().flatten();
-            // The model checker is a dependency of its own configuration alone.
-            let normal = |k: &Value| {
-                k["kind"].is_null() && !k["target"].as_str().is_some_and(|t| t.contains("loom"))
-            };
-            if kinds.any(normal) {
-                open.extend(dep["pkg"].as_str());
-            }
-        }
-    }
-    faults
+    let newer = |p: &&&Value| version(&p["rust_version"]).is_some_and(|needed| needed > limit);
+    let fault = |p: &&Value| {
+        let (major, minor) = limit;
+        let (name, version, needed) = (&p["name"], &p["version"], &p["rust_version"]);
+        format!("{library} declares Rust {major}.{minor}, but {name} {version} needs {needed}")
+    };
+    build.iter().filter(newer).map(fault).collect()
 }
 
 fn version(text: &Value) -> Option<(u32, u32)> {
     let mut parts = text.as_str()?.split('.').map(str::parse);
     Some((parts.next()?.ok()?, parts.next()?.ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newer_need_is_a_fault() {
+        let package = |name: &str, rust: &str| serde_json::json!({ "name": name, "version": "1.0.0", "rust_version": rust });
+        let metadata = serde_json::json!({ "packages": [
+            package("ours", "1.85"), package("old", "1.60.0"), package("new", "1.90"),
+        ] });
+        let faults = |tree| faults_of("ours", &metadata, tree).len();
+        assert_eq!(faults("ours v1.0.0 (/path)\nold v1.0.0\n"), 0);
+        assert_eq!(
+            faults("ours v1.0.0 (/path)\nold v1.0.0\nnew v1.0.0\nnew v1.0.0 (*)\n"),
+            1
+        );
+        assert_eq!(faults("nothing\n"), 1);
+    }
 }

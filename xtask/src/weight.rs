@@ -52,7 +52,8 @@ pub(crate) fn check(libraries: &[&str]) -> Result<(), String> {
     }
 }
 
-fn tree(library: &str) -> Result<String, String> {
+/// The packages of a library's default build, a line each.
+pub(crate) fn tree(library: &str) -> Result<String, String> {
     let args = [
         "tree",
         "--locked",
