@@ -294,7 +294,7 @@ fn features() -> Outcome {
     }
     // Features of different primitives meet only in pairs, and the facade has many.
     let args = ["hack", "check", "--feature-powerset", "--depth", "2"];
-    step(&mut packages(with(cargo(), &args)).arg("--no-dev-deps"))
+    step(packages(with(cargo(), &args)).arg("--no-dev-deps"))
 }
 
 fn msrv() -> Outcome {
