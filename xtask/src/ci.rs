@@ -47,6 +47,12 @@ const JOBS: &[Job] = &[
     job("weight", "what a default build pulls in", true, weight),
     job("clippy", "lints, warnings denied", true, clippy),
     job("units", "unit and integration tests", true, units),
+    job(
+        "alone",
+        "each library's tests, alone and with default features",
+        true,
+        alone,
+    ),
     job("doctests", "examples in the documentation", true, doctests),
     job(
         "loom",
@@ -214,6 +220,13 @@ fn units() -> Outcome {
         with(cargo(), &["test", "--lib", "--bins", "--tests"])
     };
     step(&mut with(command, &["--workspace", "--features", FEATURES]))
+}
+
+fn alone() -> Outcome {
+    all(LIBRARIES.iter().map(|library| {
+        let args = ["test", "--quiet", "--lib", "--tests", "--package", library];
+        with(cargo(), &args)
+    }))
 }
 
 fn doctests() -> Outcome {
