@@ -37,7 +37,12 @@ impl<K, V> Garbage<K, V> {
 
 impl<K, V> Drop for Garbage<K, V> {
     fn drop(&mut self) {
-        for (key, value) in self.first.take().into_iter().chain(mem::take(&mut self.more)) {
+        for (key, value) in self
+            .first
+            .take()
+            .into_iter()
+            .chain(mem::take(&mut self.more))
+        {
             survive(|| drop(key));
             survive(|| drop(value));
         }

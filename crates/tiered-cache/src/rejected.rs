@@ -40,7 +40,10 @@ impl<K, V> fmt::Debug for Rejected<K, V> {
 impl<K, V> fmt::Display for Rejected<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self::TooHeavy { weight, max, .. } = self;
-        write!(f, "the value weighs {weight}, more than the cache may ({max})")
+        write!(
+            f,
+            "the value weighs {weight}, more than the cache may ({max})"
+        )
     }
 }
 

@@ -202,7 +202,11 @@ impl<K: Eq, V> Store<K, V> {
 
     pub(crate) fn purge(&mut self, now: Timestamp, garbage: &mut Garbage<K, V>) -> usize {
         let dead = |entry: &Entry<K, V>| !self.is_live(entry, now);
-        let dead: Vec<usize> = self.occupied().filter(|(_, e)| dead(e)).map(|e| e.0).collect();
+        let dead: Vec<usize> = self
+            .occupied()
+            .filter(|(_, e)| dead(e))
+            .map(|e| e.0)
+            .collect();
         for &slot in &dead {
             self.discard(slot, Cause::Expired, garbage);
         }

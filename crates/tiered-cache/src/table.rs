@@ -54,8 +54,4 @@ impl<K: Eq, T> Table<K, T> {
         let rows = self.rows.extract_if(|(_, _, value)| condition(value));
         rows.map(|(_, key, value)| (key, value)).collect()
     }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-    }
 }
