@@ -1,0 +1,204 @@
+//! The set-up of a cache, and its checks.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use overdrive_core::clock::PreciseClock;
+use overdrive_core::{Clock, ConfigError};
+
+use crate::cache::{Cache, Inner, Shared, Weigher};
+use crate::options::Ttl;
+use crate::settings::CacheSettings;
+
+/// The largest `max_entries`.
+pub const MAX_MAX_ENTRIES: usize = 1 << 31;
+/// The longest time that a cache can be set up with: 100 years.
+pub const MAX_TIME: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// Sets up a [`Cache`]; from [`Cache::builder`].
+#[must_use = "it builds nothing until `build`"]
+pub struct CacheBuilder<K, V, S = RandomState> {
+    name: Cow<'static, str>,
+    max_entries: Option<usize>,
+    max_weight: Option<u64>,
+    weigher: Option<Weigher<K, V>>,
+    time_to_live: Option<Duration>,
+    time_to_idle: Option<Duration>,
+    clock: Arc<dyn Clock>,
+    hasher: S,
+}
+
+impl<K: Hash + Eq, V> CacheBuilder<K, V> {
+    pub(crate) fn new() -> Self {
+        Self {
+            name: "cache".into(),
+            max_entries: None,
+            max_weight: None,
+            weigher: None,
+            time_to_live: None,
+            time_to_idle: None,
+            clock: Arc::new(PreciseClock),
+            hasher: RandomState::new(),
+        }
+    }
+}
+
+impl<K: Hash + Eq, V, S: BuildHasher> CacheBuilder<K, V, S> {
+    /// A label for figures. Default `"cache"`.
+    pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Takes `max_entries`, `time_to_live` and `time_to_idle` from a plain value.
+    pub fn settings(mut self, settings: CacheSettings) -> Self {
+        self.max_entries = Some(settings.max_entries);
+        self.time_to_live = settings.time_to_live;
+        self.time_to_idle = settings.time_to_idle;
+        self
+    }
+
+    /// The most entries it ever holds. This or [`max_weight`](Self::max_weight) is required.
+    pub fn max_entries(mut self, n: usize) -> Self {
+        self.max_entries = Some(n);
+        self
+    }
+
+    /// The most that its entries ever weigh together, by the [`weigher`](Self::weigher), which is
+    /// required with it.
+    pub fn max_weight(mut self, n: u64) -> Self {
+        self.max_weight = Some(n);
+        self
+    }
+
+    /// What an entry weighs, in any unit; zero counts as one. Called once for each insertion.
+    pub fn weigher(mut self, weigher: impl Fn(&K, &V) -> u64 + Send + Sync + 'static) -> Self {
+        self.weigher = Some(Box::new(weigher));
+        self
+    }
+
+    /// How long an entry lives after it was stored. Default: until it is removed or evicted.
+    pub fn time_to_live(mut self, time: Duration) -> Self {
+        self.time_to_live = Some(time);
+        self
+    }
+
+    /// How long an entry lives after it was last got or stored. It ends with `time_to_live` at
+    /// the latest. Default: this ends none.
+    pub fn time_to_idle(mut self, time: Duration) -> Self {
+        self.time_to_idle = Some(time);
+        self
+    }
+
+    /// Where the time comes from. Default [`PreciseClock`]. It is read only if some entry has an
+    /// end.
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// How keys are hashed. Default the standard library's, which withstands keys chosen to
+    /// collide.
+    pub fn hasher<S2: BuildHasher>(self, hasher: S2) -> CacheBuilder<K, V, S2> {
+        CacheBuilder {
+            name: self.name,
+            max_entries: self.max_entries,
+            max_weight: self.max_weight,
+            weigher: self.weigher,
+            time_to_live: self.time_to_live,
+            time_to_idle: self.time_to_idle,
+            clock: self.clock,
+            hasher,
+        }
+    }
+
+    /// The cache. It starts nothing, and allocates as it fills.
+    ///
+    /// # Errors
+    /// No bound or two bounds, a bound of zero, one above [`MAX_MAX_ENTRIES`], a weight without
+    /// weigher or the reverse, a time of zero or above [`MAX_TIME`].
+    pub fn build(self) -> Result<Cache<K, V, S>, ConfigError> {
+        let max_weight = self.bound()?;
+        time("time_to_live", self.time_to_live)?;
+        time("time_to_idle", self.time_to_idle)?;
+        let timed = self.time_to_live.is_some() || self.time_to_idle.is_some();
+        Ok(Cache::new(Inner {
+            name: self.name,
+            hasher: self.hasher,
+            clock: self.clock,
+            weigher: self.weigher,
+            max_weight,
+            ttl: self.time_to_live.map_or(Ttl::Forever, Ttl::After),
+            timed: AtomicBool::new(timed),
+            shared: Shared::new(max_weight, self.time_to_idle),
+        }))
+    }
+
+    fn bound(&self) -> Result<u64, ConfigError> {
+        let field = if self.max_weight.is_some() {
+            "max_weight"
+        } else {
+            "max_entries"
+        };
+        let bound = match (self.max_entries, self.max_weight) {
+            (None, None) => return Err(ConfigError::Missing { field }),
+            (Some(_), Some(_)) => {
+                return Err(ConfigError::Contradiction {
+                    field: "max_entries",
+                    other: "max_weight",
+                    reason: "must not be given together with",
+                });
+            }
+            (Some(n), None) if n > MAX_MAX_ENTRIES => {
+                return Err(ConfigError::TooLarge {
+                    field,
+                    value: n as u64,
+                    max: MAX_MAX_ENTRIES as u64,
+                });
+            }
+            (Some(n), None) => n as u64,
+            (None, Some(n)) => n,
+        };
+        if bound == 0 {
+            return Err(ConfigError::Zero { field });
+        }
+        match (self.max_weight.is_some(), self.weigher.is_some()) {
+            (true, false) => Err(ConfigError::Missing { field: "weigher" }),
+            (false, true) => Err(ConfigError::Contradiction {
+                field: "weigher",
+                other: "max_entries",
+                reason: "needs `max_weight` instead of",
+            }),
+            _ => Ok(bound),
+        }
+    }
+}
+
+/// Refuses what is zero or absurd.
+pub(crate) fn time(field: &'static str, time: Option<Duration>) -> Result<(), ConfigError> {
+    match time {
+        Some(Duration::ZERO) => Err(ConfigError::Zero { field }),
+        Some(time) if time > MAX_TIME => Err(ConfigError::TooLarge {
+            field,
+            value: u64::try_from(time.as_nanos()).unwrap_or(u64::MAX),
+            max: u64::try_from(MAX_TIME.as_nanos()).unwrap_or(u64::MAX),
+        }),
+        _ => Ok(()),
+    }
+}
+
+impl<K, V, S> fmt::Debug for CacheBuilder<K, V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CacheBuilder")
+            .field("name", &self.name)
+            .field("max_entries", &self.max_entries)
+            .field("max_weight", &self.max_weight)
+            .field("time_to_live", &self.time_to_live)
+            .field("time_to_idle", &self.time_to_idle)
+            .finish_non_exhaustive()
+    }
+}

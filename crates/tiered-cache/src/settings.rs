@@ -1,0 +1,69 @@
+//! Numbers for a cache as plain values, to be kept in a service's configuration.
+
+use std::time::Duration;
+
+/// The numbers of a [`Cache`](crate::Cache). With the feature `serde` it can be read from a
+/// configuration file; missing fields take their defaults, unknown ones are errors.
+///
+/// Nothing is checked here; [`CacheBuilder::build`](crate::CacheBuilder::build) refuses what
+/// cannot be.
+///
+/// ```
+/// use overdrive_tiered_cache::{Cache, CacheSettings};
+///
+/// let mut settings = CacheSettings::api();
+/// settings.max_entries = 500;
+/// let cache: Cache<String, u32> = Cache::builder().settings(settings).build()?;
+/// assert_eq!(cache.max_weight(), 500);
+/// # Ok::<(), overdrive_tiered_cache::ConfigError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(default, deny_unknown_fields)
+)]
+#[non_exhaustive]
+pub struct CacheSettings {
+    /// See [`CacheBuilder::max_entries`](crate::CacheBuilder::max_entries).
+    pub max_entries: usize,
+    /// See [`CacheBuilder::time_to_live`](crate::CacheBuilder::time_to_live); `None` is for ever.
+    pub time_to_live: Option<Duration>,
+    /// See [`CacheBuilder::time_to_idle`](crate::CacheBuilder::time_to_idle).
+    pub time_to_idle: Option<Duration>,
+}
+
+impl CacheSettings {
+    const fn of(max_entries: usize, seconds: u64) -> Self {
+        Self {
+            max_entries,
+            time_to_live: Some(Duration::from_secs(seconds)),
+            time_to_idle: None,
+        }
+    }
+
+    /// For parts of web pages: 10,000 entries of 5 minutes.
+    #[must_use]
+    pub const fn web() -> Self {
+        Self::of(10_000, 300)
+    }
+
+    /// For answers of an API: 50,000 entries of a minute.
+    #[must_use]
+    pub const fn api() -> Self {
+        Self::of(50_000, 60)
+    }
+
+    /// For background work: 100,000 entries of an hour.
+    #[must_use]
+    pub const fn background() -> Self {
+        Self::of(100_000, 3_600)
+    }
+}
+
+impl Default for CacheSettings {
+    /// [`CacheSettings::web`].
+    fn default() -> Self {
+        Self::web()
+    }
+}

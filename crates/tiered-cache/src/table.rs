@@ -1,0 +1,57 @@
+//! A map whose hashes are computed by its user, so that none is computed under a lock.
+
+use std::borrow::Borrow;
+
+use hashbrown::HashTable;
+
+pub(crate) struct Table<K, T> {
+    rows: HashTable<(u64, K, T)>,
+}
+
+impl<K, T> Default for Table<K, T> {
+    fn default() -> Self {
+        Self {
+            rows: HashTable::new(),
+        }
+    }
+}
+
+impl<K: Eq, T> Table<K, T> {
+    pub(crate) fn get<Q>(&self, hash: u64, key: &Q) -> Option<&T>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let row = self.rows.find(hash, |(_, k, _)| k.borrow() == key);
+        row.map(|(_, _, value)| value)
+    }
+
+    /// The key must not be in it.
+    pub(crate) fn insert(&mut self, hash: u64, key: K, value: T) {
+        self.rows
+            .insert_unique(hash, (hash, key, value), |(hash, ..)| *hash);
+    }
+
+    /// Takes the row out if `condition` holds of its value.
+    pub(crate) fn remove_if<Q>(
+        &mut self,
+        hash: u64,
+        key: &Q,
+        condition: impl FnOnce(&T) -> bool,
+    ) -> Option<(K, T)>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let row = self.rows.find_entry(hash, |(_, k, _)| k.borrow() == key);
+        let row = row.ok().filter(|row| condition(&row.get().2))?;
+        let ((_, key, value), _) = row.remove();
+        Some((key, value))
+    }
+
+    /// Takes all rows out of whose value `condition` holds.
+    pub(crate) fn take_all(&mut self, mut condition: impl FnMut(&T) -> bool) -> Vec<(K, T)> {
+        let rows = self.rows.extract_if(|(_, _, value)| condition(value));
+        rows.map(|(_, key, value)| (key, value)).collect()
+    }
+}

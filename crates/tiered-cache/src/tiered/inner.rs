@@ -1,0 +1,286 @@
+//! What the handles of a tiered cache share.
+
+use std::borrow::Cow;
+use std::hash::Hash;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use overdrive_core::unwind::survive;
+use overdrive_core::{Clock, Timestamp};
+use tokio::sync::watch;
+
+use crate::cache::{Cache, end};
+use crate::garbage::Garbage;
+use crate::options::{Tag, Ttl};
+use crate::store::New;
+use crate::tiered::control::Control;
+use crate::tiered::reach::{Hit, Life, Reach};
+use crate::tiered::second::TierError;
+use crate::tiered::stats::{Count, Counts};
+
+pub(crate) struct Inner<K, V> {
+    pub(crate) name: Cow<'static, str>,
+    pub(crate) memory: Cache<K, Held<V>>,
+    pub(crate) control: Mutex<Control<K, V>>,
+    pub(crate) reach: Option<Reach<K, V>>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) ttl: Ttl,
+    pub(crate) local_ttl: Option<Duration>,
+    pub(crate) jitter: f64,
+    pub(crate) random: AtomicU64,
+    pub(crate) stale_for: Duration,
+    pub(crate) loader_timeout: Option<Duration>,
+    pub(crate) counts: Counts,
+    pub(crate) closed: AtomicBool,
+    /// Loads under way.
+    pub(crate) jobs: watch::Sender<usize>,
+}
+
+/// A value in memory, where it stays when it is no longer fresh, to stand in for failed loads.
+pub(crate) struct Held<V> {
+    pub(crate) value: Arc<V>,
+    pub(crate) fresh_until: Timestamp,
+}
+
+impl<V> Held<V> {
+    pub(crate) fn is_fresh(&self, now: Timestamp) -> bool {
+        now < self.fresh_until || self.fresh_until == Timestamp::MAX
+    }
+}
+
+impl<V> Clone for Held<V> {
+    fn clone(&self) -> Self {
+        Self {
+            value: Arc::clone(&self.value),
+            fresh_until: self.fresh_until,
+        }
+    }
+}
+
+/// Where a value goes.
+pub(crate) struct StoreIn<'a, K> {
+    pub(crate) key: &'a K,
+    pub(crate) hash: u64,
+    pub(crate) tags: &'a [Tag],
+    /// When it was begun, by the fence; `None` is now, and all that was begun before is out of
+    /// date.
+    pub(crate) since: Option<u64>,
+}
+
+impl<K: Eq, V> Inner<K, V> {
+    pub(crate) fn control(&self) -> MutexGuard<'_, Control<K, V>> {
+        // Only `Eq` of keys can panic under it, before anything is changed.
+        self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<K, V> Inner<K, V>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Send + Sync + 'static,
+{
+    /// The fresh value in memory.
+    pub(crate) fn look(&self, key: &K) -> Option<Arc<V>> {
+        let now = self.clock.now();
+        let held = self.memory.get(key).filter(|held| held.is_fresh(now));
+        self.counts.up(match held {
+            Some(_) => Count::MemoryHits,
+            None => Count::MemoryMisses,
+        });
+        held.map(|held| held.value)
+    }
+
+    /// The value in memory, fresh or not.
+    pub(crate) fn retained(&self, hash: u64, key: &K) -> Option<Arc<V>> {
+        let now = self.memory.now();
+        let shared = self.memory.lock();
+        let held = shared.store.peek(hash, key, now);
+        held.map(|held| Arc::clone(&held.value))
+    }
+
+    pub(crate) fn allows(&self, since: u64, hash: u64, tags: &[Tag]) -> bool {
+        let tags: Vec<u64> = self.hashes(tags);
+        self.control().allows(since, hash, tags)
+    }
+
+    fn hashes(&self, tags: &[Tag]) -> Vec<u64> {
+        tags.iter().map(|tag| self.memory.hash(&**tag)).collect()
+    }
+
+    /// Puts a value of the second tier into memory, for no longer than it lives there.
+    pub(crate) fn promote(&self, key: &K, hash: u64, hit: Hit<V>, since: u64) {
+        let place = StoreIn {
+            key,
+            hash,
+            tags: &hit.tags,
+            since: Some(since),
+        };
+        self.keep(place, hit.value, hit.fresh, hit.remaining);
+    }
+
+    /// Puts a new value into memory. Whether it is there; `None` if it was superseded.
+    pub(crate) fn store(&self, place: StoreIn<'_, K>, value: Arc<V>, ttl: Ttl) -> Option<bool> {
+        let fresh = ttl.duration();
+        let kept = self.life(ttl).total();
+        self.keep(place, value, fresh, kept)
+    }
+
+    fn keep(
+        &self,
+        place: StoreIn<'_, K>,
+        value: Arc<V>,
+        fresh: Option<Duration>,
+        kept: Option<Duration>,
+    ) -> Option<bool> {
+        let StoreIn {
+            key,
+            hash,
+            tags,
+            since,
+        } = place;
+        let local = [fresh, self.local_ttl].into_iter().flatten().min();
+        let retained = if self.stale_for.is_zero() {
+            local
+        } else {
+            kept
+        };
+        let ttl = retained.map_or(Ttl::Forever, Ttl::After);
+        let now = self.memory.now_for(ttl);
+        let held = Held {
+            value,
+            fresh_until: local.map_or(Timestamp::MAX, |local| {
+                self.clock.now().saturating_add(local)
+            }),
+        };
+        let weight = self.memory.weigh(key, &held);
+        let hashes = self.hashes(tags);
+        let is_zero = fresh == Some(Duration::ZERO);
+        let new = New {
+            hash,
+            key: key.clone(),
+            value: held,
+            weight,
+            now,
+            expires: end(now, ttl),
+            tags: tags.into(),
+        };
+        let mut garbage = Garbage::new();
+        let mut replaced = None;
+        let superseded;
+        let mut rejected = None;
+        let mut control = self.control();
+        match since {
+            Some(since) => {
+                if !control.allows(since, hash, hashes) {
+                    drop(control);
+                    self.counts.up(Count::Superseded);
+                    return None;
+                }
+                superseded = None;
+            }
+            None => superseded = control.supersede_key(hash, key),
+        }
+        let mut memory = self.memory.lock();
+        if is_zero {
+            let old = memory.store.remove(hash, key, now, &mut garbage);
+            drop((memory, control));
+            survive(|| drop(old));
+            drop((new, superseded));
+            return Some(false);
+        }
+        let put = self.memory.put(&mut memory, new, &mut garbage);
+        drop((memory, control));
+        match put {
+            Ok(old) => replaced = old,
+            Err(error) => rejected = Some(error),
+        }
+        let stored = rejected.is_none();
+        survive(|| drop(replaced));
+        survive(|| drop(rejected));
+        drop(superseded);
+        Some(stored)
+    }
+
+    /// Takes the key out of memory, and out of the reach of what was begun before.
+    pub(crate) fn forget(&self, key: &K, hash: u64) {
+        let now = self.memory.now();
+        let mut garbage = Garbage::new();
+        let mut control = self.control();
+        let superseded = control.supersede_key(hash, key);
+        let old = (self.memory.lock().store).remove(hash, key, now, &mut garbage);
+        drop(control);
+        survive(|| drop(old));
+        drop(superseded);
+    }
+
+    /// Ends what was begun before a value got to the second tier, and any value in memory that is
+    /// not it.
+    pub(crate) fn settle(&self, key: &K, hash: u64, value: &Arc<V>) {
+        let now = self.memory.now();
+        let mut garbage = Garbage::new();
+        let mut control = self.control();
+        let superseded = control.supersede_key(hash, key);
+        let mut memory = self.memory.lock();
+        let held = memory.store.peek(hash, key, now);
+        let other = held.is_some_and(|held| !Arc::ptr_eq(&held.value, value));
+        let old = other.then(|| memory.store.remove(hash, key, now, &mut garbage));
+        drop((memory, control));
+        survive(|| drop(old));
+        drop(superseded);
+    }
+
+    pub(crate) fn forget_tag(&self, tag: &str) {
+        let hash = self.memory.hash(tag);
+        let mut garbage = Garbage::new();
+        let mut control = self.control();
+        let superseded = control.supersede_tag(hash, tag);
+        self.memory.lock().store.remove_tagged(tag, &mut garbage);
+        drop(control);
+        drop(superseded);
+    }
+
+    pub(crate) fn forget_all(&self) {
+        let mut garbage = Garbage::new();
+        let mut control = self.control();
+        let superseded = control.supersede_all();
+        self.memory.lock().store.clear(&mut garbage);
+        drop(control);
+        drop(superseded);
+    }
+
+    pub(crate) fn life(&self, ttl: Ttl) -> Life {
+        Life {
+            fresh: ttl.duration(),
+            stale: self.stale_for,
+        }
+    }
+
+    /// The time to live, shortened by a random part of it.
+    pub(crate) fn jittered(&self, ttl: Ttl) -> Ttl {
+        match ttl {
+            Ttl::After(time) if self.jitter > 0.0 => {
+                Ttl::After(time.mul_f64(1.0 - self.jitter * self.random()))
+            }
+            _ => ttl,
+        }
+    }
+
+    /// From 0 to 1. SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number
+    /// generators", OOPSLA 2014).
+    fn random(&self) -> f64 {
+        const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mut z = self.random.fetch_add(STEP, Ordering::Relaxed);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    pub(crate) fn count_write(&self, written: &Result<bool, TierError>) {
+        match written {
+            Ok(true) => self.counts.up(Count::SecondWrites),
+            Ok(false) => {}
+            Err(_) => self.counts.up(Count::SecondWriteFailures),
+        }
+    }
+}
