@@ -1,0 +1,103 @@
+//! One program on all six primitives: see `--help`, and [`app`] for how they fit together.
+//!
+//! ```console
+//! $ cargo run --release -p overdrive-examples --example compose
+//! $ cargo run --release -p overdrive-examples --example compose -- --redis redis://127.0.0.1/ --postgres 'host=127.0.0.1 user=postgres'
+//! ```
+//!
+//! Ctrl-C stops the intake; what was accepted is finished, exported and accounted for.
+
+mod app;
+mod error;
+mod options;
+mod store;
+mod text;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use tokio::sync::watch;
+
+use crate::app::{Progress, Report};
+use crate::error::{AppError, chain};
+use crate::options::{HELP, Options};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let options = match Options::parse(lexopt::Parser::from_env()) {
+        Ok(Some(options)) => options,
+        Ok(None) => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        Err(error) => return refuse(&error),
+    };
+    let start = Instant::now();
+    match watched(options).await {
+        Ok(report) => {
+            print!("{report}");
+            println!("\n{:.1} s", start.elapsed().as_secs_f64());
+            let complete = report.adds_up() && report.failed == 0 && report.export_failed.is_none();
+            ExitCode::from(u8::from(!complete))
+        }
+        Err(error) => refuse(&error),
+    }
+}
+
+fn refuse(error: &AppError) -> ExitCode {
+    eprintln!("error: {}", chain(error));
+    ExitCode::from(if matches!(error, AppError::Usage(_)) {
+        2
+    } else {
+        1
+    })
+}
+
+/// Runs with a progress bar, and stops at the first Ctrl-C.
+async fn watched(options: Options) -> Result<Report, AppError> {
+    let progress = Arc::new(Progress::default());
+    let (stop, stopped) = watch::channel(false);
+    let bar = if options.quiet {
+        ProgressBar::hidden()
+    } else {
+        bar(options.limit as u64)
+    };
+    let run = app::run(options, Arc::clone(&progress), stopped);
+    tokio::pin!(run);
+    let mut tick = tokio::time::interval(Duration::from_millis(100));
+    let report = loop {
+        tokio::select! {
+            report = &mut run => break report,
+            _ = tokio::signal::ctrl_c(), if !*stop.borrow() => {
+                bar.println("stopping: what was accepted is finished");
+                stop.send_replace(true);
+            }
+            _ = tick.tick() => show(&bar, &progress),
+        }
+    };
+    show(&bar, &progress);
+    bar.finish_and_clear();
+    report
+}
+
+fn bar(files: u64) -> ProgressBar {
+    let bar = ProgressBar::new(files);
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} files, {msg}");
+    if let Ok(style) = style {
+        bar.set_style(style);
+    }
+    bar
+}
+
+fn show(bar: &ProgressBar, progress: &Progress) {
+    let read = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
+    bar.set_position(read(&progress.stored) + read(&progress.failed));
+    bar.set_message(format!(
+        "{} in work, {} exported",
+        read(&progress.accepted).saturating_sub(bar.position()),
+        read(&progress.exported)
+    ));
+}
