@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
@@ -332,20 +333,32 @@ impl Threads<'static> for Pooled {
 }
 
 fn block_on<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let unpark = Arc::new(Unpark {
+        woken: AtomicBool::new(false),
+        thread: thread::current(),
+    });
+    let waker = Waker::from(Arc::clone(&unpark));
     let mut context = Context::from_waker(&waker);
     loop {
-        match poll(&mut context) {
-            Poll::Ready(result) => return result,
-            Poll::Pending => thread::park(),
+        if let Poll::Ready(result) = poll(&mut context) {
+            return result;
+        }
+        while !unpark.woken.swap(false, Ordering::Acquire) {
+            thread::park();
         }
     }
 }
 
-struct Unpark(Thread);
+/// Wakes a thread. The thread's token alone would not do: a stage that runs on it may park too,
+/// in a channel, and take the token away.
+struct Unpark {
+    woken: AtomicBool,
+    thread: Thread,
+}
 
 impl Wake for Unpark {
     fn wake(self: Arc<Self>) {
-        self.0.unpark();
+        self.woken.store(true, Ordering::Release);
+        self.thread.unpark();
     }
 }
