@@ -292,7 +292,7 @@ impl<'env, T: core::marker::Send> Stage<'env> for Receiver<T> {
         context: &mut Context<'_>,
         _: &dyn Threads<'env>,
     ) -> Poll<Option<Item<T>>> {
-        if self.watch.in_flight() >= self.bound {
+        if !self.watch.admits(self.bound, context) {
             return Poll::Pending;
         }
         let waker = context.waker().clone();

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Waker;
+use std::task::{Context, Waker};
 
 /// The figures of a [`Pipeline`](crate::Pipeline), from its [`Monitor`] while it runs and from
 /// its end.
@@ -42,11 +42,44 @@ pub(crate) struct Watch {
     in_flight: AtomicU64,
     peak: AtomicU64,
     cancelled: AtomicBool,
+    /// How many items the source may still give before its driver looks around.
+    budget: AtomicUsize,
+    /// Whether it was used up, and the driver woken for that.
+    paused: AtomicBool,
     /// Of whoever drives the pipeline.
     driver: Mutex<Option<Waker>>,
 }
 
 impl Watch {
+    /// How many items the source may give from now on.
+    pub(crate) fn allow(&self, items: usize) {
+        self.budget.store(items, Ordering::Relaxed);
+        self.paused.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the source gives nothing only because the driver is to look around, which it will.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Relaxed)
+    }
+
+    /// Whether the source may give an item now. If not, nobody needs to be told when it may: the
+    /// driver learns of the items in flight that leave, and of the cancellation; and a budget that
+    /// is used up wakes it.
+    pub(crate) fn admits(&self, bound: u64, context: &mut Context<'_>) -> bool {
+        if self.in_flight() >= bound || self.is_cancelled() {
+            return false;
+        }
+        let left = self.budget.load(Ordering::Relaxed);
+        if left == 0 {
+            self.paused.store(true, Ordering::Relaxed);
+            context.waker().wake_by_ref();
+            return false;
+        }
+        // Only the driver's thread changes it.
+        self.budget.store(left - 1, Ordering::Relaxed);
+        true
+    }
+
     /// The source gave an item: its number.
     pub(crate) fn enter(&self) -> u64 {
         let now = self.in_flight.fetch_add(1, Ordering::Relaxed) + 1;

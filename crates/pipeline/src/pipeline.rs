@@ -442,9 +442,11 @@ impl<'env, I: Send + 'env, T: Send + 'env> Pipeline<Segment<'env, I, T>> {
     pub fn batch(mut self, max: usize) -> Pipeline<Segment<'env, Vec<T>, Vec<T>>> {
         self.plan.add("batch");
         let max = self.plan.count("batch", max);
+        let watch = Arc::clone(&self.plan.watch);
         self.behind(move |upstream| {
             Box::new(Batches {
                 upstream,
+                watch,
                 max,
                 open: Vec::new(),
                 tokens: Vec::new(),

@@ -14,7 +14,8 @@ use crate::monitor::PipelineStats;
 use crate::pipeline::{DeadLetter, DeadLetters, ErrorPolicy, Pipeline, Plan, Segment, Setup};
 use crate::stage::{BoxStage, Job, Threads};
 
-/// How many results a future delivers before it lets others run.
+/// How many items a future takes from the source, and how many results it delivers, before it
+/// lets others run.
 const BUDGET: usize = 64;
 
 /// A pipeline that is put together, and on its way.
@@ -77,6 +78,7 @@ impl<'env, T> Drive<'env, T> {
         mut budget: usize,
     ) -> Poll<Result<PipelineStats, PipelineError>> {
         self.plan.watch.driven_by(context.waker());
+        self.plan.watch.allow(budget);
         let end = loop {
             if self.plan.watch.is_cancelled() {
                 break Some(End::Cancelled);
@@ -90,6 +92,8 @@ impl<'env, T> Drive<'env, T> {
                 break None;
             };
             match stage.poll_next(context, threads) {
+                // The source gives nothing any more.
+                Poll::Pending if self.plan.watch.is_cancelled() => {}
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(None) => break None,
                 Poll::Ready(Some(item)) => {

@@ -28,7 +28,7 @@ pub(crate) trait Stage<'env>: Send {
     /// The next item; `None` at the end, and from then on.
     ///
     /// Pending without a waker registered is allowed where the stage waits for items in flight to
-    /// leave the pipeline.
+    /// leave the pipeline, or once that is cancelled.
     fn poll_next(
         &mut self,
         context: &mut Context<'_>,
@@ -85,13 +85,13 @@ impl<'env, I: Iterator + Send> Stage<'env> for Iter<I> {
 
     fn poll_next(
         &mut self,
-        _: &mut Context<'_>,
+        context: &mut Context<'_>,
         _: &dyn Threads<'env>,
     ) -> Poll<Option<Item<I::Item>>> {
         if self.ended {
             return Poll::Ready(None);
         }
-        if self.watch.in_flight() >= self.bound {
+        if !self.watch.admits(self.bound, context) {
             return Poll::Pending;
         }
         // If it panics it is not asked again.
@@ -136,6 +136,7 @@ impl<'env, I: Send, T: Send> Stage<'env> for Serial<'env, I, T> {
 /// Consecutive items collected into one.
 pub(crate) struct Batches<'env, T> {
     pub(crate) upstream: BoxStage<'env, T>,
+    pub(crate) watch: Arc<Watch>,
     pub(crate) max: usize,
     pub(crate) open: Vec<T>,
     pub(crate) tokens: Vec<Token>,
@@ -181,6 +182,7 @@ impl<'env, T: Send> Stage<'env> for Batches<'env, T> {
                         }
                     }
                 },
+                Poll::Pending if self.watch.is_paused() => return Poll::Pending,
                 // Nothing more now: what is here does not wait for what may come.
                 Poll::Ready(None) | Poll::Pending if !self.open.is_empty() => {
                     return Poll::Ready(Some(self.close()));
