@@ -20,10 +20,10 @@ pub struct PipelineStats {
     pub delivered: u64,
     /// Items that a stage, or the sink, refused with an error.
     pub failed: u64,
-    /// Items in whose stage there was a panic.
+    /// Items in whose stage, or in the sink, there was a panic.
     pub panicked: u64,
-    /// Items that were on their way when the pipeline ended early, or that it never took out of
-    /// its channel.
+    /// Items that were on their way when the pipeline ended early, by an error, a panic, a
+    /// cancellation or its drop; or that it never took out of its channel.
     pub abandoned: u64,
     /// Items of the source of which something is on its way now.
     pub in_flight: u64,
@@ -125,14 +125,21 @@ impl Watch {
         drop(old);
     }
 
+    /// It is over: a monitor that is kept keeps nobody's waker.
+    pub(crate) fn driven_by_nobody(&self) {
+        drop(self.take_driver());
+    }
+
     fn cancel(&self) {
         self.cancelled.store(true, Ordering::Release);
-        let mut driver = self.driver.lock().unwrap_or_else(PoisonError::into_inner);
-        let waker = driver.take();
-        drop(driver);
-        if let Some(waker) = waker {
+        if let Some(waker) = self.take_driver() {
             waker.wake();
         }
+    }
+
+    fn take_driver(&self) -> Option<Waker> {
+        let mut driver = self.driver.lock().unwrap_or_else(PoisonError::into_inner);
+        driver.take()
     }
 
     pub(crate) fn stats(&self) -> PipelineStats {

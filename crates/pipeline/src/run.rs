@@ -1,6 +1,7 @@
 //! Running a pipeline.
 
 use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
@@ -115,7 +116,11 @@ impl<'env, T> Drive<'env, T> {
         let failure = match value {
             Ok(value) => {
                 let sequence = token.sequence();
-                let taken = sink(value);
+                let taken =
+                    catch_unwind(AssertUnwindSafe(|| sink(value))).unwrap_or_else(|panic| {
+                        self.plan.watch.panicked();
+                        resume_unwind(panic)
+                    });
                 match taken {
                     Ok(()) => self.plan.watch.delivered(),
                     Err(_) => self.plan.watch.failed(),
@@ -149,14 +154,21 @@ impl<'env, T> Drive<'env, T> {
         }
     }
 
-    /// Ends it; the stages, and what is in them, are dropped here.
-    fn finish(&mut self, end: Option<End>) -> Result<PipelineStats, PipelineError> {
-        let watch = Arc::clone(&self.plan.watch);
-        if end.is_some() {
-            watch.abandon(watch.in_flight());
+    /// Drops what is on its way, and counts it.
+    fn abandon(&mut self) {
+        if self.stage.is_some() {
+            self.plan.watch.abandon(self.plan.watch.in_flight());
         }
         self.stage = None;
-        let stats = watch.stats();
+    }
+
+    /// Ends it; the stages, and what is in them, are dropped here.
+    fn finish(&mut self, end: Option<End>) -> Result<PipelineStats, PipelineError> {
+        if end.is_none() {
+            self.stage = None;
+        }
+        self.abandon();
+        let stats = self.plan.watch.stats();
         let Some(end) = end else {
             return Ok(stats);
         };
@@ -188,6 +200,13 @@ impl<'env, T> Drive<'env, T> {
                 stats,
             },
         })
+    }
+}
+
+impl<T> Drop for Drive<'_, T> {
+    fn drop(&mut self) {
+        self.abandon();
+        self.plan.watch.driven_by_nobody();
     }
 }
 
@@ -259,7 +278,11 @@ impl<'env, I: Send + 'env, T: Send + 'env> Pipeline<Segment<'env, I, T>> {
             let threads = Scoped(scope);
             block_on(|context| drive.poll(context, &threads, sink, usize::MAX))
         });
-        ended.map(|_| watch.stats())
+        // Workers may have been at work when it ended; now they are not.
+        match ended {
+            Ok(_) => Ok(watch.stats()),
+            Err(error) => Err(error.with_stats(watch.stats())),
+        }
     }
 }
 
