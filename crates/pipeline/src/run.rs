@@ -287,7 +287,9 @@ impl<'env, I: Send + 'env, T: Send + 'env> Pipeline<Segment<'env, I, T>> {
 }
 
 impl<I: Send + 'static, T: Send + 'static> Pipeline<Segment<'static, I, T>> {
-    /// Runs as a future, of any executor. Parallel segments leave all work to the pool's threads.
+    /// Runs as a future, of any executor. Parallel segments leave their work to the pool's threads;
+    /// what the pool refuses, full or closed, is done where the future is polled. Do not block a
+    /// worker of that pool on this future: the worker may be the one that it waits for.
     ///
     /// # Errors
     /// As of [`run`](Self::run), but stages that are at work on the pool may still be when it
