@@ -341,10 +341,8 @@ impl<'env, T: core::marker::Send> Stage<'env> for Receiver<T> {
             return Poll::Pending;
         };
         self.shared.tell_senders(state);
-        Poll::Ready(Some(Item {
-            value: Ok(value),
-            token: Token::new(&self.watch),
-        }))
+        let token = Token::new(&self.watch);
+        Poll::Ready(Some(Item::new(Ok(value), token)))
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
+use overdrive_core::unwind::survive;
 use overdrive_workstealing::{Scope, ThreadPool};
 
 use crate::error::PipelineError;
@@ -112,7 +113,7 @@ impl<'env, T> Drive<'env, T> {
         item: Item<T>,
         sink: &mut dyn FnMut(T) -> Result<(), BoxError>,
     ) -> Result<(), End> {
-        let Item { value, token } = item;
+        let (value, token) = item.into_parts();
         let failure = match value {
             Ok(value) => {
                 let sequence = token.sequence();
@@ -136,14 +137,16 @@ impl<'env, T> Drive<'env, T> {
         let (sequence, stage) = (token.sequence(), failure.stage);
         match (failure.cause, self.plan.policy) {
             (Cause::Error(error), ErrorPolicy::Skip) => {
-                if let Some(letters) = &mut self.dead_letters {
-                    let stage = self.plan.stages[stage].clone();
-                    letters(DeadLetter {
-                        stage,
-                        sequence,
-                        error,
-                    });
-                }
+                let Some(letters) = &mut self.dead_letters else {
+                    survive(|| drop(error));
+                    return Ok(());
+                };
+                let stage = self.plan.stages[stage].clone();
+                letters(DeadLetter {
+                    stage,
+                    sequence,
+                    error,
+                });
                 Ok(())
             }
             (cause, _) => Err(End::Failed {

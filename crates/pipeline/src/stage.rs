@@ -6,6 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use overdrive_core::unwind::survive;
+
 use crate::item::{Failure, Item, Token};
 use crate::monitor::Watch;
 
@@ -51,24 +53,24 @@ pub(crate) fn carry_out<'env, I, T>(
     item: Item<I>,
     out: &mut VecDeque<Item<T>>,
 ) {
-    let Item { value, token } = item;
+    let (value, token) = item.into_parts();
     let input = match value {
         Ok(input) => input,
         Err(failure) => {
             let value = Err(failure);
-            return out.push_back(Item { value, token });
+            return out.push_back(Item::new(value, token));
         }
     };
     let at = At::new(0);
     let done = catch_unwind(AssertUnwindSafe(|| {
         work(input, &at, &mut |value| {
             let token = token.clone();
-            out.push_back(Item { value, token });
+            out.push_back(Item::new(value, token));
         });
     }));
     if let Err(payload) = done {
         let value = Err(Failure::panicked(at.get(), payload));
-        out.push_back(Item { value, token });
+        out.push_back(Item::new(value, token));
     }
 }
 
@@ -98,10 +100,7 @@ impl<'env, I: Iterator + Send> Stage<'env> for Iter<I> {
         self.ended = true;
         let next = self.iter.next();
         self.ended = next.is_none();
-        Poll::Ready(next.map(|value| Item {
-            value: Ok(value),
-            token: Token::new(&self.watch),
-        }))
+        Poll::Ready(next.map(|value| Item::new(Ok(value), Token::new(&self.watch))))
     }
 }
 
@@ -146,9 +145,15 @@ pub(crate) struct Batches<'env, T> {
 
 impl<T> Batches<'_, T> {
     fn close(&mut self) -> Item<Vec<T>> {
-        Item {
-            value: Ok(std::mem::take(&mut self.open)),
-            token: Token::of(std::mem::take(&mut self.tokens)),
+        let token = Token::of(std::mem::take(&mut self.tokens));
+        Item::new(Ok(std::mem::take(&mut self.open)), token)
+    }
+}
+
+impl<T> Drop for Batches<'_, T> {
+    fn drop(&mut self) {
+        for item in self.open.drain(..) {
+            survive(|| drop(item));
         }
     }
 }
@@ -169,14 +174,13 @@ impl<'env, T: Send> Stage<'env> for Batches<'env, T> {
                 return Poll::Ready(Some(self.close()));
             }
             match self.upstream.poll_next(context, threads) {
-                Poll::Ready(Some(Item { value, token })) => match value {
-                    Ok(value) => {
+                Poll::Ready(Some(item)) => match item.into_parts() {
+                    (Ok(value), token) => {
                         self.open.push(value);
                         self.tokens.push(token);
                     }
-                    Err(failure) => {
-                        let value = Err(failure);
-                        self.behind = Some(Item { value, token });
+                    (Err(failure), token) => {
+                        self.behind = Some(Item::new(Err(failure), token));
                         if !self.open.is_empty() {
                             return Poll::Ready(Some(self.close()));
                         }
