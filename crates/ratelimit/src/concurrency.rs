@@ -13,7 +13,7 @@ use std::thread::{self, Thread};
 use overdrive_core::{ConfigError, Deadline};
 
 use crate::error::{AcquireError, TryAcquireError};
-use crate::limiter::DEFAULT_MAX_WAITERS;
+use crate::limiter::{DEFAULT_MAX_WAITERS, validate_waiters};
 use crate::stats::ConcurrencyStats;
 
 /// The highest limit.
@@ -449,7 +449,8 @@ impl ConcurrencyLimitBuilder {
     /// Builds the limit.
     ///
     /// # Errors
-    /// A limit of zero or above [`MAX_CONCURRENCY`].
+    /// A limit of zero or above [`MAX_CONCURRENCY`], or more than
+    /// [`MAX_WAITERS`](crate::MAX_WAITERS).
     pub fn build(self) -> Result<ConcurrencyLimit, ConfigError> {
         const FIELD: &str = "limit";
         match self.limit {
@@ -463,6 +464,7 @@ impl ConcurrencyLimitBuilder {
                 });
             }
         }
+        validate_waiters(self.max_waiters)?;
         Ok(ConcurrencyLimit {
             inner: Arc::new(Inner {
                 name: self.name,

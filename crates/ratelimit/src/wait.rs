@@ -49,7 +49,7 @@ impl Queue {
     fn push(&mut self, tokens: u64, since: Timestamp, waker: Waker) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
-        // At most 2^40 each, so they do not add up to 2^64 in any memory.
+        // At most 2^40 each, and 2^23 of them.
         self.tokens += tokens;
         self.waiters.push_back(Waiter {
             id,
@@ -152,7 +152,7 @@ impl<'l, C: Clock> Turn<'l, C> {
         } else if asked == 0 || (delay.is_zero() && state.queue.len() == 0) {
             state.cell = inner.gcra.charge(state.cell, now, asked);
             state.stats.allowed += 1;
-            state.stats.tokens += asked;
+            state.stats.took(asked);
             return Err((Step::Done(Ok(())), waker));
         } else if now.saturating_add(delay) > self.deadline.moment() {
             WaitError::DeadlineExceeded { needed: delay }
@@ -194,7 +194,7 @@ impl<'l, C: Clock> Turn<'l, C> {
                 let since = waiter.since.max(oldest);
                 state.cell = inner.gcra.charge(state.cell, since, self.tokens);
                 state.stats.allowed += 1;
-                state.stats.tokens += self.tokens;
+                state.stats.took(self.tokens);
                 state.stats.waited += 1;
                 return (
                     Step::Done(Ok(())),
