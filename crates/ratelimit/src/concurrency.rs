@@ -130,7 +130,7 @@ impl ConcurrencyLimit {
             }
             match deadline.remaining() {
                 left if left.is_zero() => {
-                    if waiting.give_up() {
+                    if waiting.leave(|stats| stats.refused += 1) {
                         // It came at the last moment.
                         return Ok(Permit { limit: self });
                     }
@@ -382,8 +382,9 @@ impl<'l> Waiting<'l> {
         poll
     }
 
-    /// Leaves the queue: whether with a permit, which the caller has to make a guard of.
-    fn give_up(&mut self) -> bool {
+    /// Leaves the queue: whether with a permit, which the caller has to make a guard of. If not,
+    /// it is counted.
+    fn leave(&mut self, count: impl FnOnce(&mut ConcurrencyStats)) -> bool {
         let Some(id) = self.id.take() else {
             return false;
         };
@@ -393,7 +394,7 @@ impl<'l> Waiting<'l> {
         }
         let at = state.queue.binary_search_by_key(&id, |w| w.id);
         let waiter = at.ok().and_then(|at| state.queue.remove(at));
-        state.stats.abandoned_waits += 1;
+        count(&mut state.stats);
         drop(state);
         drop(waiter);
         false
@@ -409,7 +410,7 @@ impl State {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        if self.give_up() {
+        if self.leave(|stats| stats.abandoned_waits += 1) {
             self.limit.release();
         }
     }

@@ -48,7 +48,9 @@ pub struct KeyedStats {
 
 /// The figures of a [`ConcurrencyLimit`](crate::ConcurrencyLimit).
 ///
-/// At any moment `acquired - released` is `in_flight`.
+/// At any moment `acquired - released` is `in_flight`, and `acquired + refused + abandoned_waits +
+/// waiting` is the number of calls that asked for a permit, less those that a close has turned away
+/// and that have not heard of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConcurrencyStats {
