@@ -11,6 +11,7 @@ use std::task::{Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
+use overdrive_core::unwind::survive;
 use overdrive_core::{Clock, Deadline, Timestamp};
 
 use crate::error::WaitError;
@@ -78,6 +79,7 @@ pub(crate) struct Turn<'l, C: Clock> {
     deadline: Deadline,
     /// While it is in the queue.
     id: Option<u64>,
+    over: bool,
 }
 
 /// What to do next.
@@ -98,6 +100,7 @@ impl<'l, C: Clock> Turn<'l, C> {
             tokens,
             deadline,
             id: None,
+            over: false,
         }
     }
 
@@ -112,6 +115,16 @@ impl<'l, C: Clock> Turn<'l, C> {
     }
 
     pub(crate) fn step(&mut self, waker: &Waker) -> Step {
+        assert!(
+            !self.over,
+            "a wait for tokens was polled after it was ready"
+        );
+        let step = self.try_step(waker);
+        self.over = matches!(step, Step::Done(_));
+        step
+    }
+
+    fn try_step(&mut self, waker: &Waker) -> Step {
         // Clocks and wakers are code of others: read and cloned before the lock, dropped and
         // woken after it.
         let now = self.limiter.inner.clock.now();
@@ -237,10 +250,10 @@ impl Outside {
     }
 
     fn settle(self) {
-        drop(self.spare);
         if let Some(next) = self.wake {
-            next.wake();
+            wake(next);
         }
+        drop(self.spare);
     }
 }
 
@@ -252,7 +265,7 @@ impl<C: Clock> Drop for Turn<'_, C> {
         state.stats.abandoned_waits += 1;
         drop(state);
         if let Some((_, Some(next))) = removed {
-            next.wake();
+            wake(next);
         }
     }
 }
@@ -295,7 +308,13 @@ impl<C: Clock> RateLimiter<C> {
     }
 }
 
-struct Unpark(Thread);
+/// A waker is code of others: if one panics, the rest go on.
+pub(crate) fn wake(waker: Waker) {
+    survive(|| waker.wake());
+}
+
+/// Wakes a thread.
+pub(crate) struct Unpark(pub(crate) Thread);
 
 impl Wake for Unpark {
     fn wake(self: Arc<Self>) {
