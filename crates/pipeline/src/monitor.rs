@@ -65,7 +65,7 @@ impl Watch {
     /// Whether the source may give an item now. If not, nobody needs to be told when it may: the
     /// driver learns of the items in flight that leave, and of the cancellation; and a budget that
     /// is used up wakes it.
-    pub(crate) fn admits(&self, bound: u64, context: &mut Context<'_>) -> bool {
+    pub(crate) fn admits(&self, bound: u64, context: &Context<'_>) -> bool {
         if self.in_flight() >= bound || self.is_cancelled() {
             return false;
         }
