@@ -13,7 +13,8 @@ use overdrive_workstealing::{Scope, ThreadPool};
 use crate::error::PipelineError;
 use crate::item::{BoxError, Cause, Item};
 use crate::monitor::PipelineStats;
-use crate::pipeline::{DeadLetter, DeadLetters, ErrorPolicy, Pipeline, Plan, Segment, Setup};
+use crate::pipeline::{Pipeline, Segment, Setup};
+use crate::plan::{DeadLetter, DeadLetters, ErrorPolicy, Plan};
 use crate::stage::{BoxStage, Job, Threads};
 
 /// How many items a future takes from the source, and how many results it delivers, before it
