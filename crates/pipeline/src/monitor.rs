@@ -83,8 +83,10 @@ impl Watch {
     /// The source gave an item: its number.
     pub(crate) fn enter(&self) -> u64 {
         let now = self.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
-        self.peak.fetch_max(now, Ordering::Relaxed);
-        self.received.fetch_add(1, Ordering::Relaxed)
+        if now > self.peak.load(Ordering::Relaxed) {
+            self.peak.store(now, Ordering::Relaxed);
+        }
+        count(&self.received)
     }
 
     /// Nothing is left of an item.
@@ -97,15 +99,15 @@ impl Watch {
     }
 
     pub(crate) fn delivered(&self) {
-        self.delivered.fetch_add(1, Ordering::Relaxed);
+        count(&self.delivered);
     }
 
     pub(crate) fn failed(&self) {
-        self.failed.fetch_add(1, Ordering::Relaxed);
+        count(&self.failed);
     }
 
     pub(crate) fn panicked(&self) {
-        self.panicked.fetch_add(1, Ordering::Relaxed);
+        count(&self.panicked);
     }
 
     pub(crate) fn abandon(&self, items: u64) {
@@ -154,6 +156,13 @@ impl Watch {
             peak_in_flight: get(&self.peak),
         }
     }
+}
+
+/// One more of what only the driver counts, so that it needs no atomic addition: how many before.
+fn count(of: &AtomicU64) -> u64 {
+    let before = of.load(Ordering::Relaxed);
+    of.store(before + 1, Ordering::Relaxed);
+    before
 }
 
 /// A handle to a pipeline that is about to run, or runs: its figures, and its end. From
