@@ -1,7 +1,7 @@
 //! Running a pipeline.
 
 use std::future::poll_fn;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
@@ -12,7 +12,7 @@ use overdrive_workstealing::{Scope, ThreadPool};
 
 use crate::error::PipelineError;
 use crate::item::{BoxError, Cause, Item};
-use crate::monitor::PipelineStats;
+use crate::monitor::{PipelineStats, Watch};
 use crate::pipeline::{Pipeline, Segment, Setup};
 use crate::plan::{DeadLetter, DeadLetters, ErrorPolicy, Plan};
 use crate::stage::{BoxStage, Job, Threads};
@@ -118,11 +118,9 @@ impl<'env, T> Drive<'env, T> {
         let failure = match value {
             Ok(value) => {
                 let sequence = token.sequence();
-                let taken =
-                    catch_unwind(AssertUnwindSafe(|| sink(value))).unwrap_or_else(|panic| {
-                        self.plan.watch.panicked();
-                        resume_unwind(panic)
-                    });
+                let unfinished = Unfinished(&self.plan.watch);
+                let taken = sink(value);
+                mem::forget(unfinished);
                 match taken {
                     Ok(()) => self.plan.watch.delivered(),
                     Err(_) => self.plan.watch.failed(),
@@ -204,6 +202,15 @@ impl<'env, T> Drive<'env, T> {
                 stats,
             },
         })
+    }
+}
+
+/// An item in the hands of the sink; dropped if that panics.
+struct Unfinished<'w>(&'w Watch);
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        self.0.panicked();
     }
 }
 
