@@ -9,6 +9,8 @@ use std::task::{Context, Poll, ready};
 
 use futures_util::stream::{FuturesOrdered, FuturesUnordered, StreamExt};
 
+use overdrive_core::unwind::survive;
+
 use crate::item::{Failure, Item, Token};
 use crate::stage::{BoxStage, Stage, Threads};
 
@@ -45,7 +47,16 @@ impl<T> Future for Flight<'_, T> {
             Err(payload) => value.and(Err(Failure::panicked(this.stage, payload))),
         };
         let token = this.token.clone();
-        Poll::Ready(Item { value, token })
+        Poll::Ready(Item::new(value, token))
+    }
+}
+
+impl<T> Drop for Flight<'_, T> {
+    fn drop(&mut self) {
+        // As above; and what holds the flights would lose the others if this one panicked.
+        if let Some(future) = self.future.take() {
+            survive(|| drop(future));
+        }
     }
 }
 
@@ -111,7 +122,7 @@ impl<'env, I, T> Asynchronous<'env, I, T> {
     where
         T: Send + 'env,
     {
-        let Item { value, token } = item;
+        let (value, token) = item.into_parts();
         let stage = self.stage;
         let start = |input| catch_unwind(AssertUnwindSafe(|| (self.start)(input)));
         let future = match value.map(start) {

@@ -1,6 +1,6 @@
 //! A bounded channel into a pipeline.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use overdrive_core::Deadline;
+use overdrive_core::unwind::survive;
 
 use crate::error::{SendError, TrySendError};
 use crate::item::{Item, Token};
@@ -29,7 +30,9 @@ struct State<T> {
     /// The pipeline is gone.
     ended: bool,
     receiver: Option<Waker>,
-    waiting: VecDeque<Waker>,
+    /// Those who wait for room, by number.
+    waiting: BTreeMap<u64, Waker>,
+    next_id: u64,
 }
 
 impl<T> State<T> {
@@ -49,16 +52,21 @@ impl<T> Shared<T> {
         let waiting = std::mem::take(&mut state.waiting);
         drop(state);
         self.changed.notify_all();
-        waiting.into_iter().for_each(Waker::wake);
+        waiting.into_values().for_each(wake);
     }
 
     fn tell_receiver(mut state: MutexGuard<'_, State<T>>) {
         let receiver = state.receiver.take();
         drop(state);
         if let Some(receiver) = receiver {
-            receiver.wake();
+            wake(receiver);
         }
     }
+}
+
+/// A waker is code of others: if one panics, the rest are woken all the same.
+fn wake(waker: Waker) {
+    survive(|| waker.wake());
 }
 
 /// The way into a pipeline that was made by
@@ -94,6 +102,7 @@ impl<T> Ingress<T> {
         Send {
             ingress: self,
             item: Some(item),
+            id: None,
         }
     }
 
@@ -146,7 +155,7 @@ impl<T> Ingress<T> {
         let receiver = state.receiver.take();
         self.shared.tell_senders(state);
         if let Some(receiver) = receiver {
-            receiver.wake();
+            wake(receiver);
         }
     }
 
@@ -205,10 +214,15 @@ impl<T> fmt::Debug for Ingress<T> {
 ///
 /// # Cancel safety
 /// Dropped before it is ready, nothing was sent, and the item is dropped with it.
+///
+/// # Panics
+/// When polled after it was ready.
 #[must_use = "a future does nothing until it is awaited"]
 pub struct Send<'i, T> {
     ingress: &'i Ingress<T>,
     item: Option<T>,
+    /// Once it waits.
+    id: Option<u64>,
 }
 
 // The item is only ever moved.
@@ -221,22 +235,41 @@ impl<T> Future for Send<'_, T> {
         let waker = context.waker().clone();
         let ingress = self.ingress;
         let Some(item) = self.item.take() else {
-            return Poll::Pending;
+            panic!("a send was polled after it was ready");
         };
         let mut state = ingress.shared.lock();
-        if state.takes_none() {
-            return Poll::Ready(Err(SendError::Closed(item)));
-        }
-        if state.queue.len() >= state.room {
+        if !state.takes_none() && state.queue.len() >= state.room {
             // Woken all at once, so that none is lost if the one in front has gone.
-            state.waiting.push_back(waker);
+            let id = self.id.unwrap_or(state.next_id);
+            state.next_id = state.next_id.max(id + 1);
+            let old = state.waiting.insert(id, waker);
             drop(state);
+            drop(old);
+            self.id = Some(id);
             self.item = Some(item);
             return Poll::Pending;
         }
-        state.queue.push_back(item);
-        Shared::tell_receiver(state);
-        Poll::Ready(Ok(()))
+        let old = self.id.take().and_then(|id| state.waiting.remove(&id));
+        let result = if state.takes_none() {
+            drop(state);
+            Err(SendError::Closed(item))
+        } else {
+            state.queue.push_back(item);
+            Shared::tell_receiver(state);
+            Ok(())
+        };
+        drop((old, waker));
+        Poll::Ready(result)
+    }
+}
+
+impl<T> Drop for Send<'_, T> {
+    fn drop(&mut self) {
+        let Some(id) = self.id else { return };
+        let mut state = self.ingress.shared.lock();
+        let waker = state.waiting.remove(&id);
+        drop(state);
+        drop(waker);
     }
 }
 
@@ -262,7 +295,8 @@ pub(crate) fn channel<T>(room: usize, watch: &Arc<Watch>) -> (Ingress<T>, Receiv
             closed: false,
             ended: false,
             receiver: None,
-            waiting: VecDeque::new(),
+            waiting: BTreeMap::new(),
+            next_id: 0,
         }),
         changed: Condvar::new(),
     });
@@ -292,7 +326,7 @@ impl<'env, T: core::marker::Send> Stage<'env> for Receiver<T> {
         context: &mut Context<'_>,
         _: &dyn Threads<'env>,
     ) -> Poll<Option<Item<T>>> {
-        if self.watch.in_flight() >= self.bound {
+        if !self.watch.admits(self.bound, context) {
             return Poll::Pending;
         }
         let waker = context.waker().clone();
@@ -307,10 +341,8 @@ impl<'env, T: core::marker::Send> Stage<'env> for Receiver<T> {
             return Poll::Pending;
         };
         self.shared.tell_senders(state);
-        Poll::Ready(Some(Item {
-            value: Ok(value),
-            token: Token::new(&self.watch),
-        }))
+        let token = Token::new(&self.watch);
+        Poll::Ready(Some(Item::new(Ok(value), token)))
     }
 }
 
@@ -318,8 +350,9 @@ impl<T> Drop for Receiver<T> {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         state.ended = true;
-        state.receiver = None;
+        let receiver = state.receiver.take();
         self.watch.abandon(state.queue.len() as u64);
         self.shared.tell_senders(state);
+        drop(receiver);
     }
 }

@@ -67,6 +67,19 @@ impl PipelineError {
     }
 }
 
+impl PipelineError {
+    pub(crate) fn with_stats(mut self, last: PipelineStats) -> Self {
+        match &mut self {
+            Self::Config(_) => {}
+            Self::Cancelled { stats }
+            | Self::Panicked { stats, .. }
+            | Self::Sink { stats, .. }
+            | Self::Stage { stats, .. } => *stats = last,
+        }
+        self
+    }
+}
+
 impl fmt::Display for PipelineError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

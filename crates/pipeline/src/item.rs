@@ -4,6 +4,8 @@ use std::any::Any;
 use std::error::Error;
 use std::sync::Arc;
 
+use overdrive_core::unwind::survive;
+
 use crate::monitor::Watch;
 
 /// Any error.
@@ -11,8 +13,40 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 
 /// One item on its way, or the word that it failed.
 pub(crate) struct Item<T> {
-    pub(crate) value: Result<T, Failure>,
-    pub(crate) token: Token,
+    value: Kept<Result<T, Failure>>,
+    token: Token,
+}
+
+impl<T> Item<T> {
+    pub(crate) fn new(value: Result<T, Failure>, token: Token) -> Self {
+        let value = Kept(Some(value));
+        Self { value, token }
+    }
+
+    pub(crate) fn into_parts(self) -> (Result<T, Failure>, Token) {
+        (self.value.into_inner(), self.token)
+    }
+}
+
+/// A user's value. If it is dropped in here, when a pipeline ends early, a panic of its destructor
+/// is survived: the other items have to go, too.
+struct Kept<V>(Option<V>);
+
+impl<V> Kept<V> {
+    fn into_inner(mut self) -> V {
+        let Some(value) = self.0.take() else {
+            unreachable!("only this takes it, and consumes it");
+        };
+        value
+    }
+}
+
+impl<V> Drop for Kept<V> {
+    fn drop(&mut self) {
+        if let Some(value) = self.0.take() {
+            survive(|| drop(value));
+        }
+    }
 }
 
 /// Why an item failed, and in which stage.

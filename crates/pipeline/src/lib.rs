@@ -43,6 +43,7 @@ mod item;
 mod monitor;
 mod parallel;
 mod pipeline;
+mod plan;
 mod run;
 mod stage;
 
@@ -51,4 +52,5 @@ pub use error::{PipelineError, SendError, TrySendError};
 pub use item::BoxError;
 pub use monitor::{Monitor, PipelineStats};
 pub use overdrive_core::ConfigError;
-pub use pipeline::{DeadLetter, ErrorPolicy, MAX_IN_FLIGHT, Pipeline, Segment};
+pub use pipeline::{Pipeline, Segment};
+pub use plan::{DeadLetter, ErrorPolicy, MAX_IN_FLIGHT};

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Waker;
+use std::task::{Context, Waker};
 
 /// The figures of a [`Pipeline`](crate::Pipeline), from its [`Monitor`] while it runs and from
 /// its end.
@@ -20,10 +20,10 @@ pub struct PipelineStats {
     pub delivered: u64,
     /// Items that a stage, or the sink, refused with an error.
     pub failed: u64,
-    /// Items in whose stage there was a panic.
+    /// Items in whose stage, or in the sink, there was a panic.
     pub panicked: u64,
-    /// Items that were on their way when the pipeline ended early, or that it never took out of
-    /// its channel.
+    /// Items that were on their way when the pipeline ended early, by an error, a panic, a
+    /// cancellation or its drop; or that it never took out of its channel.
     pub abandoned: u64,
     /// Items of the source of which something is on its way now.
     pub in_flight: u64,
@@ -42,16 +42,51 @@ pub(crate) struct Watch {
     in_flight: AtomicU64,
     peak: AtomicU64,
     cancelled: AtomicBool,
+    /// How many items the source may still give before its driver looks around.
+    budget: AtomicUsize,
+    /// Whether it was used up, and the driver woken for that.
+    paused: AtomicBool,
     /// Of whoever drives the pipeline.
     driver: Mutex<Option<Waker>>,
 }
 
 impl Watch {
+    /// How many items the source may give from now on.
+    pub(crate) fn allow(&self, items: usize) {
+        self.budget.store(items, Ordering::Relaxed);
+        self.paused.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the source gives nothing only because the driver is to look around, which it will.
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::Relaxed)
+    }
+
+    /// Whether the source may give an item now. If not, nobody needs to be told when it may: the
+    /// driver learns of the items in flight that leave, and of the cancellation; and a budget that
+    /// is used up wakes it.
+    pub(crate) fn admits(&self, bound: u64, context: &Context<'_>) -> bool {
+        if self.in_flight() >= bound || self.is_cancelled() {
+            return false;
+        }
+        let left = self.budget.load(Ordering::Relaxed);
+        if left == 0 {
+            self.paused.store(true, Ordering::Relaxed);
+            context.waker().wake_by_ref();
+            return false;
+        }
+        // Only the driver's thread changes it.
+        self.budget.store(left - 1, Ordering::Relaxed);
+        true
+    }
+
     /// The source gave an item: its number.
     pub(crate) fn enter(&self) -> u64 {
         let now = self.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
-        self.peak.fetch_max(now, Ordering::Relaxed);
-        self.received.fetch_add(1, Ordering::Relaxed)
+        if now > self.peak.load(Ordering::Relaxed) {
+            self.peak.store(now, Ordering::Relaxed);
+        }
+        count(&self.received)
     }
 
     /// Nothing is left of an item.
@@ -64,15 +99,15 @@ impl Watch {
     }
 
     pub(crate) fn delivered(&self) {
-        self.delivered.fetch_add(1, Ordering::Relaxed);
+        count(&self.delivered);
     }
 
     pub(crate) fn failed(&self) {
-        self.failed.fetch_add(1, Ordering::Relaxed);
+        count(&self.failed);
     }
 
     pub(crate) fn panicked(&self) {
-        self.panicked.fetch_add(1, Ordering::Relaxed);
+        count(&self.panicked);
     }
 
     pub(crate) fn abandon(&self, items: u64) {
@@ -92,14 +127,21 @@ impl Watch {
         drop(old);
     }
 
+    /// It is over: a monitor that is kept keeps nobody's waker.
+    pub(crate) fn driven_by_nobody(&self) {
+        drop(self.take_driver());
+    }
+
     fn cancel(&self) {
         self.cancelled.store(true, Ordering::Release);
-        let mut driver = self.driver.lock().unwrap_or_else(PoisonError::into_inner);
-        let waker = driver.take();
-        drop(driver);
-        if let Some(waker) = waker {
+        if let Some(waker) = self.take_driver() {
             waker.wake();
         }
+    }
+
+    fn take_driver(&self) -> Option<Waker> {
+        let mut driver = self.driver.lock().unwrap_or_else(PoisonError::into_inner);
+        driver.take()
     }
 
     pub(crate) fn stats(&self) -> PipelineStats {
@@ -114,6 +156,13 @@ impl Watch {
             peak_in_flight: get(&self.peak),
         }
     }
+}
+
+/// One more of what only the driver counts, so that it needs no atomic addition: how many before.
+fn count(of: &AtomicU64) -> u64 {
+    let before = of.load(Ordering::Relaxed);
+    of.store(before + 1, Ordering::Relaxed);
+    before
 }
 
 /// A handle to a pipeline that is about to run, or runs: its figures, and its end. From

@@ -1,14 +1,18 @@
 //! Fused work on several threads at once.
 //!
 //! Each item is a *cell* in a window. A cell is offered to the thread pool; whoever takes its
-//! input first runs it, a worker or the thread that drives the pipeline. The driver only ever
-//! waits for cells that are running, and these wait for nobody, so no number of workers is too
-//! small and nested pipelines cannot block each other.
+//! input first runs it, a worker or the thread that drives the pipeline. A blocked driver only
+//! ever waits for cells that are running, and these wait for nobody, so no number of workers is
+//! too small and nested pipelines cannot block each other. A driver that is a future runs only
+//! what the pool refuses or throws away, and so waits for cells that are queued, too.
 
 use std::collections::VecDeque;
 use std::mem;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
+
+use overdrive_core::unwind::survive;
 
 use crate::item::Item;
 use crate::stage::{BoxStage, Stage, Threads, Work, carry_out};
@@ -26,9 +30,16 @@ enum State<I, T> {
     Done(VecDeque<Item<T>>),
 }
 
-/// Wakes the driver.
+/// What the workers tell the driver.
 #[derive(Default)]
-struct Signal(Mutex<Option<Waker>>);
+struct Signal {
+    driver: Mutex<Option<Waker>>,
+    /// Cells that are not done. Counted up by the driver alone.
+    busy: AtomicUsize,
+    /// Offers that the pool has not dealt with, some perhaps of cells that are done. Counted up by
+    /// the driver alone.
+    offers: AtomicUsize,
+}
 
 impl Signal {
     /// Says who is to be woken by the next cell that is done. What was done before is seen by
@@ -42,12 +53,13 @@ impl Signal {
     fn raise(&self) {
         let waker = self.lock().take();
         if let Some(waker) = waker {
-            waker.wake();
+            // Code of others, on a worker of a pool that may not be its own.
+            survive(|| waker.wake());
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Waker>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.driver.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -69,6 +81,7 @@ impl<I, T> Cell<I, T> {
             carry_out(work, item, &mut out);
         }
         *self.lock() = State::Done(out);
+        self.signal.busy.fetch_sub(1, Ordering::Relaxed);
         self.signal.raise();
         true
     }
@@ -101,8 +114,9 @@ impl<I, T> Cell<I, T> {
 struct Offer<I, T>(Option<Arc<Cell<I, T>>>);
 
 impl<I, T> Offer<I, T> {
-    fn run(self, work: &Work<'_, I, T>) {
-        if let Some(cell) = &self.0 {
+    fn run(mut self, work: &Work<'_, I, T>) {
+        if let Some(cell) = self.0.take() {
+            cell.signal.offers.fetch_sub(1, Ordering::Relaxed);
             cell.run(work);
         }
     }
@@ -112,6 +126,7 @@ impl<I, T> Drop for Offer<I, T> {
     fn drop(&mut self) {
         if let Some(cell) = self.0.take() {
             let signal = Arc::clone(&cell.signal);
+            signal.offers.fetch_sub(1, Ordering::Relaxed);
             drop(cell);
             signal.raise();
         }
@@ -171,20 +186,23 @@ impl<'env, I, T> Parallel<'env, I, T> {
 }
 
 impl<'env, I: Send + 'env, T: Send + 'env> Parallel<'env, I, T> {
-    /// Takes one more item in. It is offered to the pool, unless its threads are all at work.
+    /// Takes one more item in. It is offered to the pool, unless its threads are all at work, or
+    /// have so much else to do that they never came for earlier ones.
     fn take_in(&mut self, item: Item<I>, threads: &dyn Threads<'env>) {
         let cell = Arc::new(Cell {
             state: Mutex::new(State::Waiting(item)),
             signal: Arc::clone(&self.signal),
         });
         let others = self.workers - usize::from(self.drive);
-        let busy = self.window.iter().filter(|cell| !cell.is_done()).count();
+        let busy = self.signal.busy.fetch_add(1, Ordering::Relaxed);
         self.window.push_back(Arc::clone(&cell));
-        if busy >= others {
+        let unheard = self.signal.offers.load(Ordering::Relaxed) >= self.room;
+        if busy >= others || (self.drive && unheard) {
             // The driver is the last worker.
             cell.run(&self.work);
             return;
         }
+        self.signal.offers.fetch_add(1, Ordering::Relaxed);
         let offer = Offer(Some(cell));
         let work = Arc::clone(&self.work);
         let given = threads.give(Box::new(move || offer.run(&work)));
@@ -207,7 +225,7 @@ impl<'env, I: Send + 'env, T: Send + 'env> Stage<'env> for Parallel<'env, I, T> 
                 return Poll::Ready(Some(item));
             }
             self.signal.watch(context.waker());
-            let busy = self.window.iter().filter(|cell| !cell.is_done()).count();
+            let busy = self.signal.busy.load(Ordering::Relaxed);
             let may_start = busy < self.workers && self.window.len() < self.room;
             let mut ended = false;
             if may_start {

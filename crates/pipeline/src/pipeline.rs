@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use overdrive_core::ConfigError;
 use overdrive_workstealing::ThreadPool;
@@ -13,43 +13,13 @@ use overdrive_workstealing::ThreadPool;
 use crate::asynchronous::Asynchronous;
 use crate::channel::{Ingress, channel};
 use crate::item::{BoxError, Cause, Failure};
-use crate::monitor::{Monitor, Watch};
+use crate::monitor::Monitor;
 use crate::parallel::Parallel;
+use crate::plan::{DeadLetter, DeadLetters, ErrorPolicy, Plan};
 use crate::stage::{At, Batches, BoxStage, Iter, Serial, Work};
-
-/// The most items that one setting can allow at once.
-pub const MAX_IN_FLIGHT: usize = 1 << 30;
 
 /// How many items per worker of a parallel segment may be under way or wait for their turn.
 const WINDOW_PER_WORKER: usize = 4;
-
-/// What happens to the pipeline when a stage refuses an item with an error.
-///
-/// A panic is not an error: it ends the pipeline under either policy.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ErrorPolicy {
-    /// It ends with that error.
-    #[default]
-    FailFast,
-    /// It goes on without the item, which is counted, and given to the
-    /// [dead letters](Pipeline::dead_letter) if there are any.
-    Skip,
-}
-
-/// An item that was refused, for [`Pipeline::dead_letter`].
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct DeadLetter {
-    /// The name of the stage that refused it.
-    pub stage: Cow<'static, str>,
-    /// The number of the source's item, counted from zero.
-    pub sequence: u64,
-    /// What the stage returned.
-    pub error: BoxError,
-}
-
-pub(crate) type DeadLetters<'env> = Box<dyn FnMut(DeadLetter) + Send + 'env>;
 
 /// Items from a source, through stages, into a sink.
 ///
@@ -107,66 +77,6 @@ pub(crate) struct Setup {
 }
 
 type Build<'env, T> = Box<dyn FnOnce(Setup) -> BoxStage<'env, T> + Send + 'env>;
-
-/// What does not depend on the types.
-pub(crate) struct Plan {
-    pub(crate) name: Cow<'static, str>,
-    pub(crate) stages: Vec<Cow<'static, str>>,
-    pub(crate) watch: Arc<Watch>,
-    pub(crate) pool: Option<ThreadPool>,
-    pub(crate) needs_pool: bool,
-    pub(crate) in_flight: Option<usize>,
-    pub(crate) policy: ErrorPolicy,
-    /// Whether the latest concurrent part keeps the order.
-    ordered: Option<Arc<AtomicBool>>,
-    pub(crate) fault: Option<ConfigError>,
-}
-
-impl Plan {
-    fn new(source: &'static str) -> Self {
-        Self {
-            name: Cow::Borrowed("pipeline"),
-            stages: vec![Cow::Borrowed(source)],
-            watch: Arc::default(),
-            pool: None,
-            needs_pool: false,
-            in_flight: None,
-            policy: ErrorPolicy::default(),
-            ordered: None,
-            fault: None,
-        }
-    }
-
-    fn add(&mut self, stage: &'static str) -> usize {
-        self.stages.push(Cow::Borrowed(stage));
-        self.stages.len() - 1
-    }
-
-    fn fault(&mut self, error: ConfigError) {
-        self.fault.get_or_insert(error);
-    }
-
-    /// Between one and [`MAX_IN_FLIGHT`]; if not, the run will say so.
-    fn count(&mut self, field: &'static str, n: usize) -> usize {
-        match n {
-            0 => self.fault(ConfigError::Zero { field }),
-            1..=MAX_IN_FLIGHT => {}
-            n => self.fault(ConfigError::TooLarge {
-                field,
-                value: n as u64,
-                max: MAX_IN_FLIGHT as u64,
-            }),
-        }
-        n.clamp(1, MAX_IN_FLIGHT)
-    }
-
-    /// A concurrent part was added: whether it keeps the order will stand there.
-    fn concurrent(&mut self) -> Arc<AtomicBool> {
-        let ordered = Arc::new(AtomicBool::new(true));
-        self.ordered = Some(Arc::clone(&ordered));
-        ordered
-    }
-}
 
 impl<'env, T: Send + 'env> Segment<'env, T, T> {
     fn bare(source: Build<'env, T>, dead_letters: Option<DeadLetters<'env>>) -> Self {
@@ -442,9 +352,11 @@ impl<'env, I: Send + 'env, T: Send + 'env> Pipeline<Segment<'env, I, T>> {
     pub fn batch(mut self, max: usize) -> Pipeline<Segment<'env, Vec<T>, Vec<T>>> {
         self.plan.add("batch");
         let max = self.plan.count("batch", max);
+        let watch = Arc::clone(&self.plan.watch);
         self.behind(move |upstream| {
             Box::new(Batches {
                 upstream,
+                watch,
                 max,
                 open: Vec::new(),
                 tokens: Vec::new(),

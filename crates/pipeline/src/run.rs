@@ -1,19 +1,24 @@
 //! Running a pipeline.
 
 use std::future::poll_fn;
+use std::mem;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
+use overdrive_core::unwind::survive;
 use overdrive_workstealing::{Scope, ThreadPool};
 
 use crate::error::PipelineError;
 use crate::item::{BoxError, Cause, Item};
-use crate::monitor::PipelineStats;
-use crate::pipeline::{DeadLetter, DeadLetters, ErrorPolicy, Pipeline, Plan, Segment, Setup};
+use crate::monitor::{PipelineStats, Watch};
+use crate::pipeline::{Pipeline, Segment, Setup};
+use crate::plan::{DeadLetter, DeadLetters, ErrorPolicy, Plan};
 use crate::stage::{BoxStage, Job, Threads};
 
-/// How many results a future delivers before it lets others run.
+/// How many items a future takes from the source, and how many results it delivers, before it
+/// lets others run.
 const BUDGET: usize = 64;
 
 /// A pipeline that is put together, and on its way.
@@ -76,6 +81,7 @@ impl<'env, T> Drive<'env, T> {
         mut budget: usize,
     ) -> Poll<Result<PipelineStats, PipelineError>> {
         self.plan.watch.driven_by(context.waker());
+        self.plan.watch.allow(budget);
         let end = loop {
             if self.plan.watch.is_cancelled() {
                 break Some(End::Cancelled);
@@ -89,6 +95,8 @@ impl<'env, T> Drive<'env, T> {
                 break None;
             };
             match stage.poll_next(context, threads) {
+                // The source gives nothing any more.
+                Poll::Pending if self.plan.watch.is_cancelled() => {}
                 Poll::Pending => return Poll::Pending,
                 Poll::Ready(None) => break None,
                 Poll::Ready(Some(item)) => {
@@ -106,11 +114,13 @@ impl<'env, T> Drive<'env, T> {
         item: Item<T>,
         sink: &mut dyn FnMut(T) -> Result<(), BoxError>,
     ) -> Result<(), End> {
-        let Item { value, token } = item;
+        let (value, token) = item.into_parts();
         let failure = match value {
             Ok(value) => {
                 let sequence = token.sequence();
+                let unfinished = Unfinished(&self.plan.watch);
                 let taken = sink(value);
+                mem::forget(unfinished);
                 match taken {
                     Ok(()) => self.plan.watch.delivered(),
                     Err(_) => self.plan.watch.failed(),
@@ -126,14 +136,16 @@ impl<'env, T> Drive<'env, T> {
         let (sequence, stage) = (token.sequence(), failure.stage);
         match (failure.cause, self.plan.policy) {
             (Cause::Error(error), ErrorPolicy::Skip) => {
-                if let Some(letters) = &mut self.dead_letters {
-                    let stage = self.plan.stages[stage].clone();
-                    letters(DeadLetter {
-                        stage,
-                        sequence,
-                        error,
-                    });
-                }
+                let Some(letters) = &mut self.dead_letters else {
+                    survive(|| drop(error));
+                    return Ok(());
+                };
+                let stage = self.plan.stages[stage].clone();
+                letters(DeadLetter {
+                    stage,
+                    sequence,
+                    error,
+                });
                 Ok(())
             }
             (cause, _) => Err(End::Failed {
@@ -144,14 +156,21 @@ impl<'env, T> Drive<'env, T> {
         }
     }
 
-    /// Ends it; the stages, and what is in them, are dropped here.
-    fn finish(&mut self, end: Option<End>) -> Result<PipelineStats, PipelineError> {
-        let watch = Arc::clone(&self.plan.watch);
-        if end.is_some() {
-            watch.abandon(watch.in_flight());
+    /// Drops what is on its way, and counts it.
+    fn abandon(&mut self) {
+        if self.stage.is_some() {
+            self.plan.watch.abandon(self.plan.watch.in_flight());
         }
         self.stage = None;
-        let stats = watch.stats();
+    }
+
+    /// Ends it; the stages, and what is in them, are dropped here.
+    fn finish(&mut self, end: Option<End>) -> Result<PipelineStats, PipelineError> {
+        if end.is_none() {
+            self.stage = None;
+        }
+        self.abandon();
+        let stats = self.plan.watch.stats();
         let Some(end) = end else {
             return Ok(stats);
         };
@@ -183,6 +202,22 @@ impl<'env, T> Drive<'env, T> {
                 stats,
             },
         })
+    }
+}
+
+/// An item in the hands of the sink; dropped if that panics.
+struct Unfinished<'w>(&'w Watch);
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        self.0.panicked();
+    }
+}
+
+impl<T> Drop for Drive<'_, T> {
+    fn drop(&mut self) {
+        self.abandon();
+        self.plan.watch.driven_by_nobody();
     }
 }
 
@@ -254,12 +289,18 @@ impl<'env, I: Send + 'env, T: Send + 'env> Pipeline<Segment<'env, I, T>> {
             let threads = Scoped(scope);
             block_on(|context| drive.poll(context, &threads, sink, usize::MAX))
         });
-        ended.map(|_| watch.stats())
+        // Workers may have been at work when it ended; now they are not.
+        match ended {
+            Ok(_) => Ok(watch.stats()),
+            Err(error) => Err(error.with_stats(watch.stats())),
+        }
     }
 }
 
 impl<I: Send + 'static, T: Send + 'static> Pipeline<Segment<'static, I, T>> {
-    /// Runs as a future, of any executor. Parallel segments leave all work to the pool's threads.
+    /// Runs as a future, of any executor. Parallel segments leave their work to the pool's threads;
+    /// what the pool refuses, full or closed, is done where the future is polled. Do not block a
+    /// worker of that pool on this future: the worker may be the one that it waits for.
     ///
     /// # Errors
     /// As of [`run`](Self::run), but stages that are at work on the pool may still be when it
@@ -332,20 +373,32 @@ impl Threads<'static> for Pooled {
 }
 
 fn block_on<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let unpark = Arc::new(Unpark {
+        woken: AtomicBool::new(false),
+        thread: thread::current(),
+    });
+    let waker = Waker::from(Arc::clone(&unpark));
     let mut context = Context::from_waker(&waker);
     loop {
-        match poll(&mut context) {
-            Poll::Ready(result) => return result,
-            Poll::Pending => thread::park(),
+        if let Poll::Ready(result) = poll(&mut context) {
+            return result;
+        }
+        while !unpark.woken.swap(false, Ordering::Acquire) {
+            thread::park();
         }
     }
 }
 
-struct Unpark(Thread);
+/// Wakes a thread. The thread's token alone would not do: a stage that runs on it may park too,
+/// in a channel, and take the token away.
+struct Unpark {
+    woken: AtomicBool,
+    thread: Thread,
+}
 
 impl Wake for Unpark {
     fn wake(self: Arc<Self>) {
-        self.0.unpark();
+        self.woken.store(true, Ordering::Release);
+        self.thread.unpark();
     }
 }

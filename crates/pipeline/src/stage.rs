@@ -6,6 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use overdrive_core::unwind::survive;
+
 use crate::item::{Failure, Item, Token};
 use crate::monitor::Watch;
 
@@ -28,7 +30,7 @@ pub(crate) trait Stage<'env>: Send {
     /// The next item; `None` at the end, and from then on.
     ///
     /// Pending without a waker registered is allowed where the stage waits for items in flight to
-    /// leave the pipeline.
+    /// leave the pipeline, or once that is cancelled.
     fn poll_next(
         &mut self,
         context: &mut Context<'_>,
@@ -51,24 +53,24 @@ pub(crate) fn carry_out<'env, I, T>(
     item: Item<I>,
     out: &mut VecDeque<Item<T>>,
 ) {
-    let Item { value, token } = item;
+    let (value, token) = item.into_parts();
     let input = match value {
         Ok(input) => input,
         Err(failure) => {
             let value = Err(failure);
-            return out.push_back(Item { value, token });
+            return out.push_back(Item::new(value, token));
         }
     };
     let at = At::new(0);
     let done = catch_unwind(AssertUnwindSafe(|| {
         work(input, &at, &mut |value| {
             let token = token.clone();
-            out.push_back(Item { value, token });
+            out.push_back(Item::new(value, token));
         });
     }));
     if let Err(payload) = done {
         let value = Err(Failure::panicked(at.get(), payload));
-        out.push_back(Item { value, token });
+        out.push_back(Item::new(value, token));
     }
 }
 
@@ -85,23 +87,20 @@ impl<'env, I: Iterator + Send> Stage<'env> for Iter<I> {
 
     fn poll_next(
         &mut self,
-        _: &mut Context<'_>,
+        context: &mut Context<'_>,
         _: &dyn Threads<'env>,
     ) -> Poll<Option<Item<I::Item>>> {
         if self.ended {
             return Poll::Ready(None);
         }
-        if self.watch.in_flight() >= self.bound {
+        if !self.watch.admits(self.bound, context) {
             return Poll::Pending;
         }
         // If it panics it is not asked again.
         self.ended = true;
         let next = self.iter.next();
         self.ended = next.is_none();
-        Poll::Ready(next.map(|value| Item {
-            value: Ok(value),
-            token: Token::new(&self.watch),
-        }))
+        Poll::Ready(next.map(|value| Item::new(Ok(value), Token::new(&self.watch))))
     }
 }
 
@@ -136,6 +135,7 @@ impl<'env, I: Send, T: Send> Stage<'env> for Serial<'env, I, T> {
 /// Consecutive items collected into one.
 pub(crate) struct Batches<'env, T> {
     pub(crate) upstream: BoxStage<'env, T>,
+    pub(crate) watch: Arc<Watch>,
     pub(crate) max: usize,
     pub(crate) open: Vec<T>,
     pub(crate) tokens: Vec<Token>,
@@ -145,9 +145,15 @@ pub(crate) struct Batches<'env, T> {
 
 impl<T> Batches<'_, T> {
     fn close(&mut self) -> Item<Vec<T>> {
-        Item {
-            value: Ok(std::mem::take(&mut self.open)),
-            token: Token::of(std::mem::take(&mut self.tokens)),
+        let token = Token::of(std::mem::take(&mut self.tokens));
+        Item::new(Ok(std::mem::take(&mut self.open)), token)
+    }
+}
+
+impl<T> Drop for Batches<'_, T> {
+    fn drop(&mut self) {
+        for item in self.open.drain(..) {
+            survive(|| drop(item));
         }
     }
 }
@@ -168,19 +174,19 @@ impl<'env, T: Send> Stage<'env> for Batches<'env, T> {
                 return Poll::Ready(Some(self.close()));
             }
             match self.upstream.poll_next(context, threads) {
-                Poll::Ready(Some(Item { value, token })) => match value {
-                    Ok(value) => {
+                Poll::Ready(Some(item)) => match item.into_parts() {
+                    (Ok(value), token) => {
                         self.open.push(value);
                         self.tokens.push(token);
                     }
-                    Err(failure) => {
-                        let value = Err(failure);
-                        self.behind = Some(Item { value, token });
+                    (Err(failure), token) => {
+                        self.behind = Some(Item::new(Err(failure), token));
                         if !self.open.is_empty() {
                             return Poll::Ready(Some(self.close()));
                         }
                     }
                 },
+                Poll::Pending if self.watch.is_paused() => return Poll::Pending,
                 // Nothing more now: what is here does not wait for what may come.
                 Poll::Ready(None) | Poll::Pending if !self.open.is_empty() => {
                     return Poll::Ready(Some(self.close()));

@@ -7,14 +7,15 @@ use std::future::Future;
 use std::mem;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
+use std::task::{Context, Poll, Waker};
+use std::thread;
 
 use overdrive_core::{ConfigError, Deadline};
 
 use crate::error::{AcquireError, TryAcquireError};
-use crate::limiter::DEFAULT_MAX_WAITERS;
+use crate::limiter::{DEFAULT_MAX_WAITERS, validate_waiters};
 use crate::stats::ConcurrencyStats;
+use crate::wait::{Unpark, wake};
 
 /// The highest limit.
 pub const MAX_CONCURRENCY: usize = 1 << 40;
@@ -130,7 +131,7 @@ impl ConcurrencyLimit {
             }
             match deadline.remaining() {
                 left if left.is_zero() => {
-                    if waiting.give_up() {
+                    if waiting.leave(|stats| stats.refused += 1) {
                         // It came at the last moment.
                         return Ok(Permit { limit: self });
                     }
@@ -162,7 +163,7 @@ impl ConcurrencyLimit {
         let queue = mem::take(&mut state.queue);
         drop(state);
         for waiter in queue {
-            waiter.waker.wake();
+            wake(waiter.waker);
         }
     }
 
@@ -221,7 +222,7 @@ impl ConcurrencyLimit {
         }
         drop(state);
         if let Some(next) = next {
-            next.waker.wake();
+            wake(next.waker);
         }
     }
 }
@@ -299,7 +300,11 @@ impl fmt::Debug for OwnedPermit {
 ///
 /// # Cancel safety
 /// Dropped before it is ready it gives up its place in the queue; a permit that was handed to it
-/// in that moment goes to the next.
+/// in that moment goes to the next. One that is kept and not polled keeps the permit that is handed
+/// to it.
+///
+/// # Panics
+/// When polled after it was ready.
 #[must_use = "a future does nothing until it is awaited"]
 pub struct Acquire<'l> {
     waiting: Waiting<'l>,
@@ -328,15 +333,24 @@ impl fmt::Debug for Acquire<'_> {
 struct Waiting<'l> {
     limit: &'l ConcurrencyLimit,
     id: Option<u64>,
+    over: bool,
 }
 
 impl<'l> Waiting<'l> {
     fn new(limit: &'l ConcurrencyLimit) -> Self {
-        Self { limit, id: None }
+        Self {
+            limit,
+            id: None,
+            over: false,
+        }
     }
 
     /// Ready with a permit that the caller has to make a guard of.
     fn poll(&mut self, waker: &Waker) -> Poll<Result<(), AcquireError>> {
+        assert!(
+            !self.over,
+            "a wait for a permit was polled after it was ready"
+        );
         // A waker is code of others: cloned before the lock, dropped after it.
         let waker = waker.clone();
         let mut state = self.limit.lock();
@@ -377,13 +391,15 @@ impl<'l> Waiting<'l> {
             self.id = Some(id);
             return Poll::Pending;
         };
+        self.over = poll.is_ready();
         drop(state);
         drop(spare);
         poll
     }
 
-    /// Leaves the queue: whether with a permit, which the caller has to make a guard of.
-    fn give_up(&mut self) -> bool {
+    /// Leaves the queue: whether with a permit, which the caller has to make a guard of. If not,
+    /// it is counted.
+    fn leave(&mut self, count: impl FnOnce(&mut ConcurrencyStats)) -> bool {
         let Some(id) = self.id.take() else {
             return false;
         };
@@ -393,7 +409,7 @@ impl<'l> Waiting<'l> {
         }
         let at = state.queue.binary_search_by_key(&id, |w| w.id);
         let waiter = at.ok().and_then(|at| state.queue.remove(at));
-        state.stats.abandoned_waits += 1;
+        count(&mut state.stats);
         drop(state);
         drop(waiter);
         false
@@ -409,17 +425,9 @@ impl State {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        if self.give_up() {
+        if self.leave(|stats| stats.abandoned_waits += 1) {
             self.limit.release();
         }
-    }
-}
-
-struct Unpark(Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
     }
 }
 
@@ -449,7 +457,8 @@ impl ConcurrencyLimitBuilder {
     /// Builds the limit.
     ///
     /// # Errors
-    /// A limit of zero or above [`MAX_CONCURRENCY`].
+    /// A limit of zero or above [`MAX_CONCURRENCY`], or more than
+    /// [`MAX_WAITERS`](crate::MAX_WAITERS).
     pub fn build(self) -> Result<ConcurrencyLimit, ConfigError> {
         const FIELD: &str = "limit";
         match self.limit {
@@ -463,6 +472,7 @@ impl ConcurrencyLimitBuilder {
                 });
             }
         }
+        validate_waiters(self.max_waiters)?;
         Ok(ConcurrencyLimit {
             inner: Arc::new(Inner {
                 name: self.name,

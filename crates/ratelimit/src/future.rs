@@ -21,11 +21,12 @@ use crate::wait::{Step, Turn};
 /// be there by the deadline, [`WaitError::ExceedsBurst`], [`WaitError::QueueFull`].
 ///
 /// # Panics
-/// When polled outside a tokio runtime with its timer enabled, if it has to sleep.
+/// When polled outside a tokio runtime with its timer enabled, if it has to sleep; when polled after
+/// it was ready.
 ///
 /// # Cancel safety
 /// Dropped before it is ready, it has taken nothing: its place in the queue is given up, and
-/// those behind it move up.
+/// those behind it move up. One that is kept and not polled holds up those behind it.
 #[must_use = "a future does nothing until it is awaited"]
 pub struct Wait<'l, C: Clock = PreciseClock> {
     turn: Turn<'l, C>,

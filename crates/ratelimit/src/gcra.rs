@@ -67,8 +67,12 @@ impl Gcra {
         self.duration(earned.saturating_sub(now + self.tolerance))
     }
 
-    /// What `cell` owes once `n` tokens were taken at `now`.
+    /// What `cell` owes once `n` tokens were taken at `now`. None change nothing: a cell that lies
+    /// in the past is due to those whose timers are late.
     pub(crate) fn charge(&self, cell: Cell, now: Timestamp, n: u64) -> Cell {
+        if n == 0 {
+            return cell;
+        }
         Cell(cell.0.max(self.units(now)) + u128::from(n) * self.cost)
     }
 
@@ -136,6 +140,13 @@ mod tests {
         let slowest = Gcra::new(Quota::per(1, MAX_PERIOD));
         let cell = slowest.charge(Cell::default(), at(1), 1);
         assert_eq!(slowest.delay(cell, at(1), 0, 1), MAX_PERIOD);
+    }
+
+    #[test]
+    fn nothing_taken_is_nothing_changed() {
+        let gcra = Gcra::new(Quota::per_second(10));
+        let cell = gcra.charge(Cell::default(), at(1), 5);
+        assert_eq!(gcra.charge(cell, at(10_000_000_000), 0), cell);
     }
 
     #[test]

@@ -135,7 +135,8 @@ impl<K: Hash + Eq, S: BuildHasher, C: Clock> KeyedLimiter<K, S, C> {
         answer
     }
 
-    /// What a check of that key would find now, without taking anything.
+    /// What a check of that key would find now, without taking anything. A key that is not held
+    /// is shown with a full burst, whether or not there would be room for it.
     #[must_use]
     pub fn snapshot<Q>(&self, key: &Q) -> Snapshot
     where
@@ -149,7 +150,7 @@ impl<K: Hash + Eq, S: BuildHasher, C: Clock> KeyedLimiter<K, S, C> {
         snapshot(&self.inner.gcra, cell, now)
     }
 
-    /// Forgets what the key owes: whether it owed anything that was remembered.
+    /// Forgets what the key owes: whether it was held.
     pub fn reset<Q>(&self, key: &Q) -> bool
     where
         K: Borrow<Q>,
@@ -203,6 +204,9 @@ impl<K: Hash + Eq, S: BuildHasher> State<K, S> {
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
         let gcra = &inner.gcra;
+        if n == 0 {
+            return Ok(());
+        }
         if let Some(cell) = self.keys.get_mut(key) {
             return charge(gcra, cell, now, n);
         }
@@ -219,6 +223,9 @@ impl<K: Hash + Eq, S: BuildHasher> State<K, S> {
         let mut cell = Cell::default();
         let answer = charge(gcra, &mut cell, now, n);
         self.keys.insert(key.to_owned(), cell);
+        // Where a reset made the room, it may be free before all others.
+        let free = now.saturating_add(gcra.reset_after(cell, now));
+        self.sweep_from = self.sweep_from.min(free);
         answer
     }
 
@@ -239,7 +246,7 @@ impl<K: Hash + Eq, S: BuildHasher> State<K, S> {
         let reclaimed = before - self.keys.len();
         self.stats.reclaimed += reclaimed as u64;
         if reclaimed == 0 {
-            // What is charged in the meantime owes more, so none is free before that.
+            // What is charged in the meantime owes more, and what is put in says when it is free.
             self.sweep_from = now.saturating_add(next);
         }
         reclaimed > 0
@@ -248,7 +255,7 @@ impl<K: Hash + Eq, S: BuildHasher> State<K, S> {
 
 fn charge(gcra: &Gcra, cell: &mut Cell, now: Timestamp, n: u64) -> Result<(), Denied> {
     let retry_after = gcra.delay(*cell, now, 0, n);
-    if n > 0 && !retry_after.is_zero() {
+    if !retry_after.is_zero() {
         return Err(Denied { retry_after });
     }
     *cell = gcra.charge(*cell, now, n);

@@ -52,7 +52,7 @@ pub use error::{AcquireError, CheckError, Denied, TryAcquireError, WaitError};
 #[cfg(feature = "tokio")]
 pub use future::Wait;
 pub use keyed::{DEFAULT_CAPACITY, KeyedLimiter, KeyedLimiterBuilder, MAX_CAPACITY, OnFull};
-pub use limiter::{DEFAULT_MAX_WAITERS, RateLimiter, RateLimiterBuilder, Snapshot};
+pub use limiter::{DEFAULT_MAX_WAITERS, MAX_WAITERS, RateLimiter, RateLimiterBuilder, Snapshot};
 pub use overdrive_core::{Clock, ConfigError, Deadline, clock};
 pub use quota::{MAX_PERIOD, MAX_TOKENS, Quota};
 pub use stats::{ConcurrencyStats, KeyedStats, LimiterStats};

@@ -17,6 +17,22 @@ use crate::wait::Queue;
 /// How many may wait for one limiter unless it is told otherwise.
 pub const DEFAULT_MAX_WAITERS: usize = 65_536;
 
+/// The most that can be let wait for one limiter.
+pub const MAX_WAITERS: usize = 1 << 23;
+
+/// # Errors
+/// More than [`MAX_WAITERS`].
+pub(crate) fn validate_waiters(n: usize) -> Result<(), ConfigError> {
+    if n > MAX_WAITERS {
+        return Err(ConfigError::TooLarge {
+            field: "max_waiters",
+            value: n as u64,
+            max: MAX_WAITERS as u64,
+        });
+    }
+    Ok(())
+}
+
 /// A rate limiter: a [`Quota`] shared by all who ask.
 ///
 /// [`check`](Self::check) answers at once, [`wait`](Self::wait) when the answer is yes. Those
@@ -109,7 +125,7 @@ impl<C: Clock> RateLimiter<C> {
         state.cell = self.inner.gcra.charge(state.cell, now, taken);
         state.stats.allowed += u64::from(taken > 0 || n == 0);
         state.stats.denied += u64::from(taken == 0 && n > 0);
-        state.stats.tokens += taken;
+        state.stats.took(taken);
         taken
     }
 
@@ -124,7 +140,7 @@ impl<C: Clock> RateLimiter<C> {
         }
         state.cell = self.inner.gcra.charge(state.cell, now, n);
         state.stats.allowed += 1;
-        state.stats.tokens += n;
+        state.stats.took(n);
         Ok(())
     }
 
@@ -245,9 +261,10 @@ impl<C: Clock> RateLimiterBuilder<C> {
     ///
     /// # Errors
     /// A quota with a zero in it, or beyond [`MAX_TOKENS`](crate::MAX_TOKENS) or
-    /// [`MAX_PERIOD`](crate::MAX_PERIOD).
+    /// [`MAX_PERIOD`](crate::MAX_PERIOD); more than [`MAX_WAITERS`].
     pub fn build(self) -> Result<RateLimiter<C>, ConfigError> {
         let quota = self.quota.validate()?;
+        validate_waiters(self.max_waiters)?;
         let inner = Inner {
             name: self.name,
             quota,

@@ -9,7 +9,7 @@
 pub struct LimiterStats {
     /// Calls that got their tokens, at once or after a wait.
     pub allowed: u64,
-    /// The tokens that they got.
+    /// The tokens that they got, [`u64::MAX`] at most.
     pub tokens: u64,
     /// Checks that got none.
     pub denied: u64,
@@ -21,6 +21,13 @@ pub struct LimiterStats {
     pub abandoned_waits: u64,
     /// How many wait now.
     pub waiting: usize,
+}
+
+impl LimiterStats {
+    /// Some limits allow more than 2^64 tokens within seconds.
+    pub(crate) fn took(&mut self, tokens: u64) {
+        self.tokens = self.tokens.saturating_add(tokens);
+    }
 }
 
 /// The figures of a [`KeyedLimiter`](crate::KeyedLimiter).
@@ -41,7 +48,9 @@ pub struct KeyedStats {
 
 /// The figures of a [`ConcurrencyLimit`](crate::ConcurrencyLimit).
 ///
-/// At any moment `acquired - released` is `in_flight`.
+/// At any moment `acquired - released` is `in_flight`, and `acquired + refused + abandoned_waits +
+/// waiting` is the number of calls that asked for a permit, less those that a close has turned away
+/// and that have not heard of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConcurrencyStats {
@@ -59,4 +68,18 @@ pub struct ConcurrencyStats {
     pub in_flight: usize,
     /// How many wait now.
     pub waiting: usize,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_are_counted_up_to_the_end() {
+        let mut stats = LimiterStats::default();
+        for _ in 0..3 {
+            stats.took(u64::MAX / 2);
+        }
+        assert_eq!(stats.tokens, u64::MAX);
+    }
 }

@@ -11,6 +11,7 @@ use std::task::{Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
+use overdrive_core::unwind::survive;
 use overdrive_core::{Clock, Deadline, Timestamp};
 
 use crate::error::WaitError;
@@ -49,7 +50,7 @@ impl Queue {
     fn push(&mut self, tokens: u64, since: Timestamp, waker: Waker) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
-        // At most 2^40 each, so they do not add up to 2^64 in any memory.
+        // At most 2^40 each, and 2^23 of them.
         self.tokens += tokens;
         self.waiters.push_back(Waiter {
             id,
@@ -78,6 +79,7 @@ pub(crate) struct Turn<'l, C: Clock> {
     deadline: Deadline,
     /// While it is in the queue.
     id: Option<u64>,
+    over: bool,
 }
 
 /// What to do next.
@@ -98,6 +100,7 @@ impl<'l, C: Clock> Turn<'l, C> {
             tokens,
             deadline,
             id: None,
+            over: false,
         }
     }
 
@@ -112,6 +115,16 @@ impl<'l, C: Clock> Turn<'l, C> {
     }
 
     pub(crate) fn step(&mut self, waker: &Waker) -> Step {
+        assert!(
+            !self.over,
+            "a wait for tokens was polled after it was ready"
+        );
+        let step = self.try_step(waker);
+        self.over = matches!(step, Step::Done(_));
+        step
+    }
+
+    fn try_step(&mut self, waker: &Waker) -> Step {
         // Clocks and wakers are code of others: read and cloned before the lock, dropped and
         // woken after it.
         let now = self.limiter.inner.clock.now();
@@ -152,7 +165,7 @@ impl<'l, C: Clock> Turn<'l, C> {
         } else if asked == 0 || (delay.is_zero() && state.queue.len() == 0) {
             state.cell = inner.gcra.charge(state.cell, now, asked);
             state.stats.allowed += 1;
-            state.stats.tokens += asked;
+            state.stats.took(asked);
             return Err((Step::Done(Ok(())), waker));
         } else if now.saturating_add(delay) > self.deadline.moment() {
             WaitError::DeadlineExceeded { needed: delay }
@@ -194,7 +207,7 @@ impl<'l, C: Clock> Turn<'l, C> {
                 let since = waiter.since.max(oldest);
                 state.cell = inner.gcra.charge(state.cell, since, self.tokens);
                 state.stats.allowed += 1;
-                state.stats.tokens += self.tokens;
+                state.stats.took(self.tokens);
                 state.stats.waited += 1;
                 return (
                     Step::Done(Ok(())),
@@ -237,10 +250,10 @@ impl Outside {
     }
 
     fn settle(self) {
-        drop(self.spare);
         if let Some(next) = self.wake {
-            next.wake();
+            wake(next);
         }
+        drop(self.spare);
     }
 }
 
@@ -252,7 +265,7 @@ impl<C: Clock> Drop for Turn<'_, C> {
         state.stats.abandoned_waits += 1;
         drop(state);
         if let Some((_, Some(next))) = removed {
-            next.wake();
+            wake(next);
         }
     }
 }
@@ -295,7 +308,13 @@ impl<C: Clock> RateLimiter<C> {
     }
 }
 
-struct Unpark(Thread);
+/// A waker is code of others: if one panics, the rest go on.
+pub(crate) fn wake(waker: Waker) {
+    survive(|| waker.wake());
+}
+
+/// Wakes a thread.
+pub(crate) struct Unpark(pub(crate) Thread);
 
 impl Wake for Unpark {
     fn wake(self: Arc<Self>) {

@@ -1,12 +1,17 @@
 //! What limiters promise, on a clock that is moved by hand.
 
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use overdrive_core::clock::ManualClock;
 use overdrive_ratelimit::{
-    CheckError, ConcurrencyLimit, ConfigError, Deadline, KeyedLimiter, OnFull, Quota, RateLimiter,
-    TryAcquireError, WaitError,
+    AcquireError, CheckError, ConcurrencyLimit, ConfigError, Deadline, KeyedLimiter, OnFull, Quota,
+    RateLimiter, TryAcquireError, WaitError,
 };
+use overdrive_testkit::CountingWaker;
 
 fn limiter(quota: Quota) -> (RateLimiter<ManualClock>, ManualClock) {
     let clock = ManualClock::new();
@@ -194,6 +199,92 @@ fn keys_without_room_can_be_denied() {
     let denied = limiter.check(&9).unwrap_err();
     clock.advance(denied.retry_after);
     assert_eq!(limiter.check(&9), Ok(()));
+}
+
+#[test]
+fn room_that_was_made_by_hand_is_found_again() {
+    let clock = ManualClock::new();
+    let builder = KeyedLimiter::<u32>::builder(Quota::per_hour(60)).capacity(2);
+    let builder = builder.on_full(OnFull::Deny).clock(clock.clone());
+    let limiter = builder.build().unwrap();
+    assert_eq!(limiter.check_n(&1, 60), Ok(()));
+    assert_eq!(limiter.check_n(&2, 60), Ok(()));
+    // Nobody owes less than an hour.
+    assert!(limiter.check(&3).is_err());
+    assert!(limiter.reset(&2));
+    assert_eq!(limiter.check(&3), Ok(()));
+    // This one owes a minute, after which its room is free.
+    let denied = limiter.check(&4).unwrap_err();
+    assert_eq!(denied.retry_after, Duration::from_secs(60));
+    clock.advance(denied.retry_after);
+    assert_eq!(limiter.check(&4), Ok(()));
+}
+
+#[test]
+fn no_tokens_of_a_key_are_always_there_and_take_no_room() {
+    let (limiter, _) = keyed(OnFull::Deny);
+    for key in 0..9 {
+        assert_eq!(limiter.check_n(&key, 0), Ok(()));
+    }
+    assert_eq!(limiter.stats().keys, 0);
+    for key in 0..4 {
+        assert_eq!(limiter.check(&key), Ok(()));
+    }
+    assert_eq!(limiter.check_n(&9, 0), Ok(()));
+    assert_eq!(limiter.stats().overflowed, 0);
+}
+
+#[test]
+fn absurd_queues_are_refused() {
+    let field = |error: ConfigError| error.field();
+    let limiter = RateLimiter::builder(Quota::per_second(1)).max_waiters(usize::MAX);
+    assert_eq!(limiter.build().map(drop).map_err(field), Err("max_waiters"));
+    let limit = ConcurrencyLimit::builder(1).max_waiters(usize::MAX);
+    assert_eq!(limit.build().map(drop).map_err(field), Err("max_waiters"));
+}
+
+#[test]
+fn a_wait_for_a_permit_that_is_too_long_is_refused_and_not_given_up() {
+    let limit = ConcurrencyLimit::builder(1).build().unwrap();
+    let _held = limit.try_acquire().unwrap();
+    let late = limit.acquire_blocking_until(Duration::ZERO).unwrap_err();
+    assert_eq!(late, AcquireError::TimedOut);
+    let stats = limit.stats();
+    assert_eq!(
+        (stats.refused, stats.abandoned_waits, stats.waiting),
+        (1, 0, 0)
+    );
+}
+
+/// Panics instead of waking.
+struct Refuses;
+
+impl Wake for Refuses {
+    fn wake(self: Arc<Self>) {
+        panic!("a waker panics");
+    }
+}
+
+#[test]
+fn a_waker_that_panics_keeps_nobody_else_waiting() {
+    let limit = ConcurrencyLimit::builder(1).build().unwrap();
+    let held = limit.try_acquire().unwrap();
+    let refuses = Waker::from(Arc::new(Refuses));
+    let counting = CountingWaker::new();
+    let mut refusing = Context::from_waker(&refuses);
+    let mut first = Box::pin(limit.acquire());
+    let mut second = Box::pin(limit.acquire());
+    let mut third = Box::pin(limit.acquire());
+    assert!(first.as_mut().poll(&mut refusing).is_pending());
+    assert!(second.as_mut().poll(&mut refusing).is_pending());
+    assert!(third.as_mut().poll(&mut counting.context()).is_pending());
+    drop(held);
+    assert!(first.as_mut().poll(&mut refusing).is_ready());
+    limit.close();
+    assert_eq!(counting.wakes(), 1);
+    // Ready once.
+    let again = AssertUnwindSafe(|| first.as_mut().poll(&mut refusing).is_ready());
+    assert!(catch_unwind(again).is_err());
 }
 
 #[test]

@@ -182,3 +182,29 @@ async fn the_queue_is_bounded() {
     waits.abort();
     assert!(waits.await.is_err());
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_who_looks_in_vain_slows_nobody_down() {
+    let limiter = limiter(Quota::per_second(20_000).burst(1)).await;
+    let start = Instant::now();
+    let tasks: Vec<_> = (0..200)
+        .map(|_| {
+            let limiter = limiter.clone();
+            tokio::spawn(async move {
+                limiter.wait().await.unwrap();
+            })
+        })
+        .collect();
+    waiting(&limiter, 199).await;
+    while limiter.stats().waiting > 0 {
+        // Between two ticks of the timer, and before those who wait have looked.
+        assert_eq!(limiter.check_up_to(1), 0);
+        assert_eq!(limiter.check_n(0), Ok(()));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let took = start.elapsed();
+    assert!(took <= Duration::from_millis(14), "{took:?}");
+}
