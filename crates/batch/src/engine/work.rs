@@ -22,6 +22,7 @@ impl<T, R, E> Shared<T, R, E> {
                 if state.queue.is_empty() {
                     if state.gatherer == Some(worker) {
                         state.gatherer = None;
+                        state.ticked = false;
                     }
                     if state.closed {
                         return Next::Ended;
