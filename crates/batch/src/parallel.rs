@@ -12,6 +12,9 @@ use overdrive_core::ConfigError;
 /// The largest accepted number of items in work at the same time.
 pub const MAX_CONCURRENCY: usize = 1 << 20;
 
+/// Room is made beforehand for so many results at most.
+const MAX_EXPECTED: usize = 1 << 12;
+
 /// Calls `f` with each item and awaits its futures, at most `concurrency` at the same time; the
 /// results come in the order of the items.
 ///
@@ -82,7 +85,9 @@ where
     };
     let mut waiting = items.into_iter().enumerate();
     let mut working = FuturesUnordered::new();
-    let mut results = Vec::with_capacity(waiting.size_hint().0);
+    // What is promised may be without end, and the first error may come soon.
+    let expected = waiting.size_hint().0.min(MAX_EXPECTED);
+    let mut results = Vec::with_capacity(expected);
     loop {
         while working.len() < concurrency.get() {
             let Some(next) = waiting.next() else {
