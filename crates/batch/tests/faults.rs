@@ -114,6 +114,55 @@ fn destructors_of_results_without_takers_do_no_harm() {
     assert!(batcher.submit_blocking(false).unwrap().is_none());
 }
 
+/// Panics when it is dropped, even while another panic unwinds, which would end the process.
+struct Mine;
+
+impl Drop for Mine {
+    fn drop(&mut self) {
+        quiet_panic("went off");
+    }
+}
+
+#[test]
+fn results_that_belong_to_nobody_are_dropped_one_by_one() {
+    let batcher = Batcher::builder()
+        .workers(1)
+        .build_sync(|_: Vec<u8>| Ok::<_, Infallible>(vec![Mine, Mine]));
+    let batcher = batcher.unwrap();
+    for _ in 0..2 {
+        let wrong = batcher.submit_blocking(1);
+        assert!(matches!(wrong, Err(SubmitError::WrongResultCount { .. })));
+    }
+    assert_eq!(batcher.stats().failed, 2);
+}
+
+#[test]
+fn results_of_an_abandoned_batch_are_dropped_one_by_one() {
+    let (tell, started) = channel();
+    let (go, wait) = channel::<()>();
+    let gate = Mutex::new((tell, wait));
+    let builder = Batcher::builder()
+        .workers(1)
+        .gather(Gather::Linger { min_size: 2 });
+    let batcher = builder.build_sync(move |items: Vec<u8>| {
+        let gate = gate.lock().unwrap();
+        gate.0.send(()).unwrap();
+        gate.1.recv().unwrap();
+        Ok::<_, Infallible>(items.iter().map(|_| Mine).collect())
+    });
+    let batcher = batcher.unwrap();
+    let both = [1, 2].map(|item| batcher.try_submit(item).unwrap());
+    started.recv().unwrap();
+    let report = batcher.drain_blocking(std::time::Duration::ZERO);
+    assert_eq!(report.abandoned, 2);
+    go.send(()).unwrap();
+    assert!(batcher.shutdown_blocking(Deadline::NEVER).is_complete());
+    for ticket in both {
+        let outcome = ticket.wait_blocking();
+        assert!(matches!(outcome, Err(SubmitError::Abandoned(None))));
+    }
+}
+
 #[test]
 fn destructors_of_abandoned_items_do_no_harm() {
     let (tell, started) = channel();

@@ -149,8 +149,11 @@ impl<T, R, E> Shared<T, R, E> {
             state.settle(after);
             left_over
         });
-        survive(|| drop(left_over));
-        survive(|| drop(surplus));
+        drop_each(surplus);
+        match left_over {
+            Some(Ok(results)) => drop_each(results),
+            left_over => survive(|| drop(left_over)),
+        }
     }
 
     /// The worker has ended, or was dropped by its runtime.
@@ -171,5 +174,12 @@ impl<T, R, E> Shared<T, R, E> {
             }
             state.settle(after);
         });
+    }
+}
+
+/// As one, they would end the process if the destructors of two panicked.
+fn drop_each<R>(results: Vec<R>) {
+    for result in results {
+        survive(|| drop(result));
     }
 }
