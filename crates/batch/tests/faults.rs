@@ -7,7 +7,8 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 
-use overdrive_batch::{Batcher, Deadline, Gather, SubmitError};
+use overdrive_batch::{Batcher, Clock, Deadline, Gather, SubmitError};
+use overdrive_core::Timestamp;
 
 /// Panics without the hook, which would print it.
 fn quiet_panic(message: impl Send + 'static) -> ! {
@@ -267,4 +268,34 @@ fn the_last_handle_may_go_inside_the_handler() {
         ticket
     };
     assert_eq!(ticket.wait_blocking().unwrap(), 7);
+}
+
+#[test]
+fn a_clock_that_panics_ends_no_worker() {
+    #[derive(Debug)]
+    struct Broken(Arc<AtomicBool>);
+    impl Clock for Broken {
+        fn now(&self) -> Timestamp {
+            if self.0.load(Ordering::SeqCst) {
+                quiet_panic("no time");
+            }
+            Timestamp::ZERO
+        }
+    }
+    let broken = Arc::new(AtomicBool::new(false));
+    let builder = Batcher::builder()
+        .workers(1)
+        .gather(Gather::Linger { min_size: 2 });
+    let batcher = builder
+        .clock(Broken(Arc::clone(&broken)))
+        .build_sync(|items: Vec<u8>| Ok::<_, Infallible>(items))
+        .unwrap();
+    let first = batcher.try_submit(1).unwrap();
+    broken.store(true, Ordering::SeqCst);
+    // It needs no time to see that it must not linger.
+    batcher.flush_blocking();
+    assert_eq!(first.wait_blocking().unwrap(), 1);
+    broken.store(false, Ordering::SeqCst);
+    let both = batcher.submit_all([2, 3]).wait_blocking();
+    assert!(both.iter().all(Result::is_ok), "{both:?}");
 }
