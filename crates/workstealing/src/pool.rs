@@ -1,8 +1,10 @@
 //! The pool.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, OnceLock};
 
+use overdrive_core::unwind::survive;
 use overdrive_core::{Deadline, DrainReport, Health};
 
 use crate::builder::ThreadPoolBuilder;
@@ -347,9 +349,18 @@ where
 {
     let mut other = None;
     let place = &mut other;
-    let result = scope::run(shared, |scope| {
-        scope.spawn(move |_| *place = Some(b()));
-        a()
+    let both = AssertUnwindSafe(|| {
+        scope::run(shared, |scope| {
+            scope.spawn(move |_| *place = Some(b()));
+            a()
+        })
     });
-    (result, other.expect("the scope has run it to its end"))
+    match catch_unwind(both) {
+        Ok(result) => (result, other.expect("the scope has run it to its end")),
+        Err(payload) => {
+            // Its destructor may panic, which must not meet the panic that goes on.
+            survive(|| drop(other));
+            resume_unwind(payload)
+        }
+    }
 }
