@@ -299,10 +299,13 @@ impl<T, R, E> Batcher<T, R, E> {
 
     #[cfg(feature = "tokio")]
     fn abort_tasks(&self) {
-        if let Workers::Tasks(tasks) = &*self.workers() {
-            for task in tasks {
-                task.abort();
-            }
+        let tasks = match &mut *self.workers() {
+            Workers::Tasks(tasks) => std::mem::take(tasks),
+            Workers::Threads(_) => return,
+        };
+        // Without the lock: it may drop a handler's future here.
+        for task in tasks {
+            task.abort();
         }
     }
 
@@ -312,12 +315,7 @@ impl<T, R, E> Batcher<T, R, E> {
             #[cfg(feature = "tokio")]
             Workers::Tasks(_) => return,
         };
-        for thread in threads {
-            // What it can have panicked with is the handler's own destructor's.
-            if let Err(payload) = thread.join() {
-                overdrive_core::unwind::drop_payload(payload);
-            }
-        }
+        workers::join(threads);
     }
 
     fn workers(&self) -> MutexGuard<'_, Workers> {
