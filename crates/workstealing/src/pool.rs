@@ -200,6 +200,12 @@ impl ThreadPool {
         self.shared().close();
     }
 
+    /// Whether it accepts nothing any more.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.shared().is_closed()
+    }
+
     /// Waits until every accepted task has ended, or for the deadline, in real time.
     ///
     /// It does not close the pool: with tasks coming in all the time it may never see an end.
@@ -212,7 +218,8 @@ impl ThreadPool {
         self.shared().drain(deadline.into())
     }
 
-    /// Closes the pool, waits until every accepted task has ended, and joins the threads.
+    /// Closes the pool, waits until every accepted task has ended, and joins the threads. Of
+    /// several that shut it down at the same time, one joins.
     ///
     /// At the deadline, in real time, what is still queued is dropped on this thread; its handles
     /// give [`TaskError::Closed`](crate::TaskError::Closed). What runs then is left to end, as no
