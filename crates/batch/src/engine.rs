@@ -17,7 +17,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use overdrive_core::unwind::survive;
-use overdrive_core::{Clock, Deadline, Timestamp};
+use overdrive_core::{Clock, Deadline, Health, Timestamp};
 
 use crate::cell::Cell;
 use crate::error::SubmitError;
@@ -329,6 +329,17 @@ impl<T, R, E> Shared<T, R, E> {
 
     pub(crate) fn is_closed(&self) -> bool {
         self.lock().closed
+    }
+
+    pub(crate) fn health(&self) -> Health {
+        let state = self.lock();
+        if state.closed {
+            Health::Unhealthy
+        } else if state.queue.len() * 4 >= self.rules.capacity * 3 {
+            Health::Degraded
+        } else {
+            Health::Healthy
+        }
     }
 
     pub(crate) fn stats(&self) -> BatchStats {

@@ -78,7 +78,7 @@ mod tasks;
 mod watch;
 mod workers;
 
-pub use overdrive_core::{Clock, ConfigError, Deadline, DrainReport};
+pub use overdrive_core::{Clock, ConfigError, Deadline, DrainReport, Health};
 
 pub use crate::batcher::Batcher;
 pub use crate::builder::{BatcherBuilder, MAX_CAPACITY, MAX_MAX_SIZE, MAX_MAX_WAIT, MAX_WORKERS};
