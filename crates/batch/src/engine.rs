@@ -139,13 +139,18 @@ impl<E> Cause<E> {
 
 /// What is seen to when the lock is free.
 struct After<T, R, E> {
-    wakers: Vec<Waker>,
+    /// Kept apart since seldom there are more, and so nothing is allocated.
+    first: Option<Waker>,
+    more: Vec<Waker>,
     unwanted: Vec<Outcome<T, R, E>>,
 }
 
 impl<T, R, E> After<T, R, E> {
     fn wake(&mut self, waker: Option<Waker>) {
-        self.wakers.extend(waker);
+        match self.first {
+            None => self.first = waker,
+            Some(_) => self.more.extend(waker),
+        }
     }
 
     fn finish(&mut self, cell: &Cell<Outcome<T, R, E>>, outcome: Outcome<T, R, E>) {
@@ -156,7 +161,7 @@ impl<T, R, E> After<T, R, E> {
     }
 
     fn run(self) {
-        for waker in self.wakers {
+        for waker in self.first.into_iter().chain(self.more) {
             survive(|| waker.wake());
         }
         for outcome in self.unwanted {
@@ -367,7 +372,8 @@ impl<T, R, E> Shared<T, R, E> {
 
     fn with<O>(&self, f: impl FnOnce(&mut State<T, R, E>, &mut After<T, R, E>) -> O) -> O {
         let mut after = After {
-            wakers: Vec::new(),
+            first: None,
+            more: Vec::new(),
             unwanted: Vec::new(),
         };
         let output = f(&mut self.lock(), &mut after);
@@ -404,9 +410,9 @@ impl<T, R, E> State<T, R, E> {
     }
 
     fn rouse_all(&mut self, after: &mut After<T, R, E>) {
-        after
-            .wakers
-            .extend(self.parked.iter_mut().filter_map(Option::take));
+        for waker in &mut self.parked {
+            after.wake(waker.take());
+        }
     }
 
     fn remove(&mut self, seq: u64) -> Option<Entry<T, R, E>> {
