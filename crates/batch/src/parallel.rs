@@ -146,8 +146,8 @@ pub struct ParallelBatchBuilder {
     concurrency: usize,
 }
 
-/// The figures of a [`ParallelBatch`]. At rest `begun = completed + failed + dropped`; the
-/// difference is in work.
+/// The figures of a [`ParallelBatch`]. At rest `begun = completed + failed + dropped`, otherwise
+/// `begun` is more: the difference is in work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ParallelBatchStats {
@@ -227,12 +227,13 @@ impl ParallelBatch {
     /// The figures.
     #[must_use]
     pub fn stats(&self) -> ParallelBatchStats {
-        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let read = |count: &AtomicU64| count.load(Ordering::Acquire);
+        // What was begun last: so it is never less than what has ended.
         ParallelBatchStats {
-            begun: read(&self.counts.begun),
             completed: read(&self.counts.completed),
             failed: read(&self.counts.failed),
             dropped: read(&self.counts.dropped),
+            begun: read(&self.counts.begun),
         }
     }
 
@@ -260,14 +261,14 @@ impl<'a> Begun<'a> {
 
     fn end(mut self, as_what: &AtomicU64) {
         self.0 = None;
-        as_what.fetch_add(1, Ordering::Relaxed);
+        as_what.fetch_add(1, Ordering::Release);
     }
 }
 
 impl Drop for Begun<'_> {
     fn drop(&mut self) {
         if let Some(counts) = self.0 {
-            counts.dropped.fetch_add(1, Ordering::Relaxed);
+            counts.dropped.fetch_add(1, Ordering::Release);
         }
     }
 }
