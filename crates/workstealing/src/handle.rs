@@ -144,6 +144,7 @@ impl<T> Future for TaskHandle<T> {
 
 impl<T> Drop for TaskHandle<T> {
     fn drop(&mut self) {
+        drop(self.latch.forget());
         drop(self.slot.replace(Place::Left));
     }
 }
