@@ -298,7 +298,7 @@ impl<T, R, E> Batcher<T, R, E> {
     }
 
     fn begin_drain(&self) -> u64 {
-        let before = self.stats().finished();
+        let before = self.shared().finished();
         self.close();
         before
     }
@@ -309,7 +309,7 @@ impl<T, R, E> Batcher<T, R, E> {
         if abandoned > 0 {
             self.abort_tasks();
         }
-        DrainReport::new(self.stats().finished() - before, abandoned)
+        DrainReport::new(self.shared().finished() - before, abandoned)
     }
 
     #[cfg(feature = "tokio")]

@@ -157,7 +157,9 @@ impl<T: Send + 'static> BatcherBuilder<T> {
     ///
     /// The handler returns as many results as it is given items, in their order. It is not called
     /// with none. A panic fails its batch and no other. When the runtime is shut down, what has
-    /// not ended fails with [`SubmitError::Abandoned`](crate::SubmitError::Abandoned).
+    /// not ended fails with [`SubmitError::Abandoned`](crate::SubmitError::Abandoned). A
+    /// current-thread runtime runs them only while it is in `block_on`: a thread that waits for the
+    /// batcher needs another one that is.
     ///
     /// # Errors
     /// As [`build_sync`](Self::build_sync), but for threads; and without a current runtime, or

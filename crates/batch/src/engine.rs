@@ -63,6 +63,8 @@ struct State<T, R, E> {
     watchers: Vec<Watcher>,
     next_watcher: u64,
     counts: BatchStats,
+    /// Of those counted as expired, how many were never accepted.
+    came_late: u64,
 }
 
 struct Entry<T, R, E> {
@@ -187,6 +189,7 @@ impl<T, R, E> Shared<T, R, E> {
             watchers: Vec::new(),
             next_watcher: 0,
             counts: BatchStats::default(),
+            came_late: 0,
         };
         Self {
             rules,
@@ -242,6 +245,7 @@ impl<T, R, E> Shared<T, R, E> {
         let mut state = self.lock();
         state.counts.submitted += 1;
         state.counts.expired += 1;
+        state.came_late += 1;
     }
 
     /// Takes an item out whose deadline has passed, unless its batch is closed.
@@ -356,6 +360,13 @@ impl<T, R, E> Shared<T, R, E> {
             running: state.running.iter().flatten().map(|r| r.cells.len()).sum(),
             ..state.counts
         }
+    }
+
+    /// Accepted items that ended with a result, or an error that their submitter was given.
+    pub(crate) fn finished(&self) -> u64 {
+        let state = self.lock();
+        let counts = &state.counts;
+        counts.completed + counts.failed + counts.expired - state.came_late
     }
 
     /// How many items end a linger.

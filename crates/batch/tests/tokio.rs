@@ -225,6 +225,33 @@ async fn a_drain_gives_up_at_its_deadline_and_drops_the_handlers() {
 }
 
 #[tokio::test]
+async fn a_drain_counts_only_what_was_accepted() {
+    let permits = Arc::new(Semaphore::new(0));
+    let gate = Arc::clone(&permits);
+    let batcher = Batcher::builder().build(move |items: Vec<u64>| {
+        let gate = Arc::clone(&gate);
+        async move {
+            gate.acquire().await.unwrap().forget();
+            double(items).await
+        }
+    });
+    let batcher = batcher.unwrap();
+    let ticket = batcher.try_submit(1).unwrap();
+    let mut drained = Box::pin(batcher.drain(Deadline::NEVER));
+    std::future::poll_fn(|cx| {
+        assert!(drained.as_mut().poll(cx).is_pending());
+        std::task::Poll::Ready(())
+    })
+    .await;
+    let late = batcher.submit(2).deadline(Duration::ZERO).await;
+    assert!(matches!(late, Err(SubmitError::DeadlineExceeded(2))));
+    permits.add_permits(1);
+    assert_eq!(drained.await.finished, 1);
+    assert_eq!(ticket.await.unwrap(), 2);
+    assert_eq!(batcher.stats().expired, 1);
+}
+
+#[tokio::test]
 async fn a_shutdown_ends_the_workers() {
     let alive = Arc::new(());
     let held = Arc::clone(&alive);
