@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use overdrive_core::{Deadline, DrainReport};
+use overdrive_core::{Deadline, DrainReport, Health};
 
 use crate::builder::BatcherBuilder;
 use crate::engine::{Goal, Refused, Shared};
@@ -117,7 +117,9 @@ impl<T, R, E> Batcher<T, R, E> {
     /// Submits items and waits for all their results, which come in the order of the items. They
     /// share batches with what others submit, and may be spread over several.
     ///
-    /// No items make no results, and no call of the handler.
+    /// No items make no results, and no call of the handler. The results of one call may differ: of
+    /// items in a batch that failed, or withdrawn by the deadline, each has its own
+    /// [`SubmitError`].
     pub fn submit_all(&self, items: impl IntoIterator<Item = T>) -> SubmitAll<'_, T, R, E> {
         SubmitAll::new(self, items.into_iter())
     }
@@ -159,6 +161,8 @@ impl<T, R, E> Batcher<T, R, E> {
 
     /// Waits until everything submitted before has ended, without any more
     /// [lingering](crate::Gather::Linger) over it. "Before" is before the future is first polled.
+    ///
+    /// Awaited inside the handler it waits for the very batch that the handler is to end: for ever.
     pub fn flush(&self) -> Flush<'_, T, R, E> {
         Flush::new(self)
     }
@@ -205,7 +209,8 @@ impl<T, R, E> Batcher<T, R, E> {
 
     /// [`drain_blocking`](Self::drain_blocking), and then waits for the workers to end, at most
     /// until the deadline. A worker thread is joined unless something was abandoned, since then a
-    /// handler may be running that never ends.
+    /// handler may be running that never ends. Of several that shut it down at the same time, one
+    /// joins.
     ///
     /// # Panics
     /// As [`submit_blocking`](Self::submit_blocking).
@@ -225,6 +230,9 @@ impl<T, R, E> Batcher<T, R, E> {
 
     /// As [`drain_blocking`](Self::drain_blocking), with a timer of tokio for the deadline: what is
     /// left of it in real time when this is called.
+    ///
+    /// Awaited inside the handler it waits, until the deadline, for the very batch that the handler
+    /// is to end. [`close`](Self::close) is what a handler may call.
     ///
     /// # Panics
     /// Outside a tokio runtime with its time driver, unless the deadline is
@@ -264,6 +272,13 @@ impl<T, R, E> Batcher<T, R, E> {
         self.shared().stats()
     }
 
+    /// How it does: [`Health::Degraded`] when three quarters of the capacity or more are taken,
+    /// [`Health::Unhealthy`] when it is closed. Takes the lock.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.shared().health()
+    }
+
     /// The label given to the builder.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -283,7 +298,7 @@ impl<T, R, E> Batcher<T, R, E> {
     }
 
     fn begin_drain(&self) -> u64 {
-        let before = self.stats().finished();
+        let before = self.shared().finished();
         self.close();
         before
     }
@@ -294,15 +309,18 @@ impl<T, R, E> Batcher<T, R, E> {
         if abandoned > 0 {
             self.abort_tasks();
         }
-        DrainReport::new(self.stats().finished() - before, abandoned)
+        DrainReport::new(self.shared().finished() - before, abandoned)
     }
 
     #[cfg(feature = "tokio")]
     fn abort_tasks(&self) {
-        if let Workers::Tasks(tasks) = &*self.workers() {
-            for task in tasks {
-                task.abort();
-            }
+        let tasks = match &mut *self.workers() {
+            Workers::Tasks(tasks) => std::mem::take(tasks),
+            Workers::Threads(_) => return,
+        };
+        // Without the lock: it may drop a handler's future here.
+        for task in tasks {
+            task.abort();
         }
     }
 
@@ -312,12 +330,7 @@ impl<T, R, E> Batcher<T, R, E> {
             #[cfg(feature = "tokio")]
             Workers::Tasks(_) => return,
         };
-        for thread in threads {
-            // What it can have panicked with is the handler's own destructor's.
-            if let Err(payload) = thread.join() {
-                overdrive_core::unwind::drop_payload(payload);
-            }
-        }
+        workers::join(threads);
     }
 
     fn workers(&self) -> MutexGuard<'_, Workers> {

@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::io;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use overdrive_core::clock::PreciseClock;
@@ -12,7 +14,7 @@ use overdrive_core::{Clock, ConfigError};
 use crate::batcher::{Batcher, Workers};
 use crate::engine::{Rules, Shared};
 use crate::settings::{BatchSettings, Gather, Overload};
-use crate::workers::{Place, spawn_thread};
+use crate::workers::{Place, join, spawn_thread};
 
 /// The largest accepted number of items in a batch.
 pub const MAX_MAX_SIZE: usize = 1 << 20;
@@ -135,7 +137,8 @@ impl<T: Send + 'static> BatcherBuilder<T> {
     ///
     /// # Errors
     /// The first setting that cannot be: zero for any; above its maximum; `capacity` below
-    /// `max_size`; `min_size` of [`Gather::Linger`] above `max_size`; no thread to be had.
+    /// `max_size`; `min_size` of [`Gather::Linger`] above `max_size`; a thread that cannot be started, in which
+    /// case those that were have ended.
     pub fn build_sync<F, R, E>(self, handler: F) -> Result<Batcher<T, R, E>, ConfigError>
     where
         F: Fn(Vec<T>) -> Result<Vec<R>, E> + Send + Sync + 'static,
@@ -145,21 +148,7 @@ impl<T: Send + 'static> BatcherBuilder<T> {
         let rules = self.rules(|| Arc::new(PreciseClock))?;
         let shared = Arc::new(Shared::new(rules));
         let handler = Arc::new(handler);
-        // Each place is left when it is dropped, also those of threads that never start.
-        let mut threads = Vec::with_capacity(shared.rules.workers);
-        let places: Vec<_> = places(&shared).collect();
-        for place in places {
-            match spawn_thread(place, Arc::clone(&handler)) {
-                Ok(thread) => threads.push(thread),
-                Err(error) => {
-                    shared.close();
-                    return Err(ConfigError::Thread {
-                        field: "workers",
-                        kind: error.kind(),
-                    });
-                }
-            }
-        }
+        let threads = start(&shared, |place| spawn_thread(place, Arc::clone(&handler)))?;
         Ok(Batcher::new(shared, Workers::Threads(threads)))
     }
 
@@ -168,7 +157,9 @@ impl<T: Send + 'static> BatcherBuilder<T> {
     ///
     /// The handler returns as many results as it is given items, in their order. It is not called
     /// with none. A panic fails its batch and no other. When the runtime is shut down, what has
-    /// not ended fails with [`SubmitError::Abandoned`](crate::SubmitError::Abandoned).
+    /// not ended fails with [`SubmitError::Abandoned`](crate::SubmitError::Abandoned). A
+    /// current-thread runtime runs them only while it is in `block_on`: a thread that waits for the
+    /// batcher needs another one that is.
     ///
     /// # Errors
     /// As [`build_sync`](Self::build_sync), but for threads; and without a current runtime, or
@@ -263,6 +254,30 @@ fn places<T, R, E>(shared: &Arc<Shared<T, R, E>>) -> impl Iterator<Item = Place<
     })
 }
 
+/// Starts the threads; if one cannot be, those that were have ended when this returns.
+fn start<T, R, E>(
+    shared: &Arc<Shared<T, R, E>>,
+    start_one: impl Fn(Place<T, R, E>) -> io::Result<JoinHandle<()>>,
+) -> Result<Vec<JoinHandle<()>>, ConfigError> {
+    // Each place is left when it is dropped, also those of threads that never start.
+    let places: Vec<_> = places(shared).collect();
+    let mut threads = Vec::with_capacity(places.len());
+    for place in places {
+        match start_one(place) {
+            Ok(thread) => threads.push(thread),
+            Err(error) => {
+                shared.close();
+                join(threads);
+                return Err(ConfigError::Thread {
+                    field: "workers",
+                    kind: error.kind(),
+                });
+            }
+        }
+    }
+    Ok(threads)
+}
+
 fn within(field: &'static str, value: usize, max: usize) -> Result<(), ConfigError> {
     if value == 0 {
         return Err(ConfigError::Zero { field });
@@ -283,5 +298,35 @@ impl<T> fmt::Debug for BatcherBuilder<T> {
             .field("name", &self.name)
             .field("settings", &self.settings)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn when_a_thread_cannot_be_started_the_others_have_ended() {
+        let builder = Batcher::<u8, _>::builder().workers(4);
+        let rules = builder.rules(|| Arc::new(PreciseClock)).unwrap();
+        let shared = Arc::new(Shared::<u8, u8, Infallible>::new(rules));
+        let handler = Arc::new(Ok::<Vec<u8>, Infallible>);
+        let started = AtomicUsize::new(0);
+        let result = start(&shared, |place| {
+            if started.fetch_add(1, Ordering::SeqCst) == 2 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            spawn_thread(place, Arc::clone(&handler))
+        });
+        let expected = ConfigError::Thread {
+            field: "workers",
+            kind: io::ErrorKind::WouldBlock,
+        };
+        assert_eq!(result.unwrap_err(), expected);
+        assert_eq!(Arc::strong_count(&handler), 1);
+        assert_eq!(Arc::strong_count(&shared), 1);
     }
 }

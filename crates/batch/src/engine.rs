@@ -17,7 +17,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use overdrive_core::unwind::survive;
-use overdrive_core::{Clock, Deadline, Timestamp};
+use overdrive_core::{Clock, Deadline, Health, Timestamp};
 
 use crate::cell::Cell;
 use crate::error::SubmitError;
@@ -63,6 +63,8 @@ struct State<T, R, E> {
     watchers: Vec<Watcher>,
     next_watcher: u64,
     counts: BatchStats,
+    /// Of those counted as expired, how many were never accepted.
+    came_late: u64,
 }
 
 struct Entry<T, R, E> {
@@ -139,13 +141,18 @@ impl<E> Cause<E> {
 
 /// What is seen to when the lock is free.
 struct After<T, R, E> {
-    wakers: Vec<Waker>,
+    /// Kept apart since seldom there are more, and so nothing is allocated.
+    first: Option<Waker>,
+    more: Vec<Waker>,
     unwanted: Vec<Outcome<T, R, E>>,
 }
 
 impl<T, R, E> After<T, R, E> {
     fn wake(&mut self, waker: Option<Waker>) {
-        self.wakers.extend(waker);
+        match self.first {
+            None => self.first = waker,
+            Some(_) => self.more.extend(waker),
+        }
     }
 
     fn finish(&mut self, cell: &Cell<Outcome<T, R, E>>, outcome: Outcome<T, R, E>) {
@@ -156,7 +163,7 @@ impl<T, R, E> After<T, R, E> {
     }
 
     fn run(self) {
-        for waker in self.wakers {
+        for waker in self.first.into_iter().chain(self.more) {
             survive(|| waker.wake());
         }
         for outcome in self.unwanted {
@@ -182,6 +189,7 @@ impl<T, R, E> Shared<T, R, E> {
             watchers: Vec::new(),
             next_watcher: 0,
             counts: BatchStats::default(),
+            came_late: 0,
         };
         Self {
             rules,
@@ -237,6 +245,7 @@ impl<T, R, E> Shared<T, R, E> {
         let mut state = self.lock();
         state.counts.submitted += 1;
         state.counts.expired += 1;
+        state.came_late += 1;
     }
 
     /// Takes an item out whose deadline has passed, unless its batch is closed.
@@ -331,6 +340,17 @@ impl<T, R, E> Shared<T, R, E> {
         self.lock().closed
     }
 
+    pub(crate) fn health(&self) -> Health {
+        let state = self.lock();
+        if state.closed {
+            Health::Unhealthy
+        } else if state.queue.len() * 4 >= self.rules.capacity * 3 {
+            Health::Degraded
+        } else {
+            Health::Healthy
+        }
+    }
+
     pub(crate) fn stats(&self) -> BatchStats {
         let state = self.lock();
         let queued = state.queue.len().min(self.rules.capacity);
@@ -340,6 +360,13 @@ impl<T, R, E> Shared<T, R, E> {
             running: state.running.iter().flatten().map(|r| r.cells.len()).sum(),
             ..state.counts
         }
+    }
+
+    /// Accepted items that ended with a result, or an error that their submitter was given.
+    pub(crate) fn finished(&self) -> u64 {
+        let state = self.lock();
+        let counts = &state.counts;
+        counts.completed + counts.failed + counts.expired - state.came_late
     }
 
     /// How many items end a linger.
@@ -356,7 +383,8 @@ impl<T, R, E> Shared<T, R, E> {
 
     fn with<O>(&self, f: impl FnOnce(&mut State<T, R, E>, &mut After<T, R, E>) -> O) -> O {
         let mut after = After {
-            wakers: Vec::new(),
+            first: None,
+            more: Vec::new(),
             unwanted: Vec::new(),
         };
         let output = f(&mut self.lock(), &mut after);
@@ -393,9 +421,9 @@ impl<T, R, E> State<T, R, E> {
     }
 
     fn rouse_all(&mut self, after: &mut After<T, R, E>) {
-        after
-            .wakers
-            .extend(self.parked.iter_mut().filter_map(Option::take));
+        for waker in &mut self.parked {
+            after.wake(waker.take());
+        }
     }
 
     fn remove(&mut self, seq: u64) -> Option<Entry<T, R, E>> {

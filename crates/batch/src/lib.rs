@@ -30,8 +30,8 @@
 //!
 //! One lock around one queue. A submit takes it once and allocates the place of its result; a worker
 //! takes it twice or three times a batch, the last time for as long as it takes to hand all results
-//! out. Withdrawing an item moves up to half of the queued items. [`map_ordered`] allocates once per
-//! item.
+//! out. A batch allocates two lists. Withdrawing an item moves up to half of the queued items.
+//! [`map_ordered`] allocates once per item.
 //!
 //! # Features
 //!
@@ -78,7 +78,7 @@ mod tasks;
 mod watch;
 mod workers;
 
-pub use overdrive_core::{Clock, ConfigError, Deadline, DrainReport};
+pub use overdrive_core::{Clock, ConfigError, Deadline, DrainReport, Health};
 
 pub use crate::batcher::Batcher;
 pub use crate::builder::{BatcherBuilder, MAX_CAPACITY, MAX_MAX_SIZE, MAX_MAX_WAIT, MAX_WORKERS};

@@ -12,6 +12,9 @@ use overdrive_core::ConfigError;
 /// The largest accepted number of items in work at the same time.
 pub const MAX_CONCURRENCY: usize = 1 << 20;
 
+/// Room is made beforehand for so many results at most.
+const MAX_EXPECTED: usize = 1 << 12;
+
 /// Calls `f` with each item and awaits its futures, at most `concurrency` at the same time; the
 /// results come in the order of the items.
 ///
@@ -82,7 +85,9 @@ where
     };
     let mut waiting = items.into_iter().enumerate();
     let mut working = FuturesUnordered::new();
-    let mut results = Vec::with_capacity(waiting.size_hint().0);
+    // What is promised may be without end, and the first error may come soon.
+    let expected = waiting.size_hint().0.min(MAX_EXPECTED);
+    let mut results = Vec::with_capacity(expected);
     loop {
         while working.len() < concurrency.get() {
             let Some(next) = waiting.next() else {
@@ -141,8 +146,8 @@ pub struct ParallelBatchBuilder {
     concurrency: usize,
 }
 
-/// The figures of a [`ParallelBatch`]. At rest `begun = completed + failed + dropped`; the
-/// difference is in work.
+/// The figures of a [`ParallelBatch`]. At rest `begun = completed + failed + dropped`, otherwise
+/// `begun` is more: the difference is in work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ParallelBatchStats {
@@ -222,12 +227,13 @@ impl ParallelBatch {
     /// The figures.
     #[must_use]
     pub fn stats(&self) -> ParallelBatchStats {
-        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let read = |count: &AtomicU64| count.load(Ordering::Acquire);
+        // What was begun last: so it is never less than what has ended.
         ParallelBatchStats {
-            begun: read(&self.counts.begun),
             completed: read(&self.counts.completed),
             failed: read(&self.counts.failed),
             dropped: read(&self.counts.dropped),
+            begun: read(&self.counts.begun),
         }
     }
 
@@ -255,14 +261,14 @@ impl<'a> Begun<'a> {
 
     fn end(mut self, as_what: &AtomicU64) {
         self.0 = None;
-        as_what.fetch_add(1, Ordering::Relaxed);
+        as_what.fetch_add(1, Ordering::Release);
     }
 }
 
 impl Drop for Begun<'_> {
     fn drop(&mut self) {
         if let Some(counts) = self.0 {
-            counts.dropped.fetch_add(1, Ordering::Relaxed);
+            counts.dropped.fetch_add(1, Ordering::Release);
         }
     }
 }

@@ -72,9 +72,4 @@ impl BatchStats {
             Reason::Linger => &mut self.closed_linger,
         } += 1;
     }
-
-    /// Accepted items that ended with a result, or an error that their submitter was given.
-    pub(crate) fn finished(&self) -> u64 {
-        self.completed + self.failed + self.expired
-    }
 }

@@ -32,6 +32,9 @@ pub struct Submit<'a, T, R, E> {
 }
 
 /// The future of [`Batcher::submit_owned`]: as [`Submit`], with a handle of the batcher.
+///
+/// # Cancel safety
+/// As of [`Submit`].
 #[must_use = "futures do nothing unless polled"]
 pub struct SubmitOwned<T, R, E> {
     // First, so that the item is withdrawn before what may be the last handle goes.
@@ -47,12 +50,15 @@ pub struct SubmitOwned<T, R, E> {
 pub struct SubmitAll<'a, T, R, E> {
     batcher: &'a Batcher<T, R, E>,
     open: Vec<Submission<T, R, E>>,
-    /// As many as have ended; always the first ones.
-    ended: Vec<Result<R, SubmitError<T, E>>>,
+    /// As many as have ended; always the first ones. None once they are given out.
+    ended: Option<Vec<Result<R, SubmitError<T, E>>>>,
 }
 
 /// An item that [`Batcher::try_submit`] has accepted: the future of its result.
 ///
+/// It is no handle of the batcher, and does not keep it open.
+///
+/// # Cancel safety
 /// Dropping it withdraws the item, as dropping a [`Submit`] does; [`detach`](Self::detach) leaves
 /// the item to be processed without anybody waiting for it.
 #[must_use = "dropping a ticket withdraws the item; `detach` does not"]
@@ -220,7 +226,7 @@ impl<'a, T, R, E> SubmitAll<'a, T, R, E> {
         open.reverse();
         Self {
             batcher,
-            ended: Vec::with_capacity(open.len()),
+            ended: Some(Vec::with_capacity(open.len())),
             open,
         }
     }
@@ -309,10 +315,13 @@ impl<T, R, E> Future for SubmitOwned<T, R, E> {
 impl<T, R, E> Future for SubmitAll<'_, T, R, E> {
     type Output = Vec<Result<R, SubmitError<T, E>>>;
 
+    /// # Panics
+    /// When polled after completion.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let shared = this.batcher.shared();
-        if this.ended.is_empty() {
+        let ended = this.ended.as_mut().expect("polled after completion");
+        if ended.is_empty() {
             for one in this.open.iter_mut().rev() {
                 one.place(shared);
             }
@@ -322,12 +331,12 @@ impl<T, R, E> Future for SubmitAll<'_, T, R, E> {
             match next.poll(shared, cx) {
                 Poll::Ready(result) => {
                     this.open.pop();
-                    this.ended.push(result);
+                    ended.push(result);
                 }
                 Poll::Pending => return Poll::Pending,
             }
         }
-        Poll::Ready(std::mem::take(&mut this.ended))
+        Poll::Ready(this.ended.take().unwrap_or_default())
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -71,18 +71,21 @@ async fn run<T, R, E, Fut>(
 where
     Fut: Future<Output = Result<Vec<R>, E>>,
 {
-    let mut future = match catch_unwind(AssertUnwindSafe(|| handler(items))) {
-        Ok(future) => Box::pin(future),
+    let future = match catch_unwind(AssertUnwindSafe(|| handler(items))) {
+        Ok(future) => future,
         Err(payload) => return Err(panicked(payload)),
     };
-    let ended = poll_fn(
-        |cx| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+    // None once it has ended: so it is dropped here, where a panic is caught.
+    let mut place = pin!(Some(future));
+    let ended = poll_fn(|cx| {
+        let future = place.as_mut().as_pin_mut().expect("it has not ended");
+        match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
             Ok(poll) => poll.map(Ok),
             Err(payload) => Poll::Ready(Err(payload)),
-        },
-    )
+        }
+    })
     .await;
-    survive(|| drop(future));
+    survive(|| place.set(None));
     match ended {
         Ok(returned) => returned.map_err(|error| Cause::Batch(Arc::new(error))),
         Err(payload) => Err(panicked(payload)),

@@ -67,6 +67,16 @@ where
         .spawn(move || work(&place, &*handler))
 }
 
+/// Waits for threads to end.
+pub(crate) fn join(threads: Vec<JoinHandle<()>>) {
+    for thread in threads {
+        // What it can have panicked with is the handler's own destructor's.
+        if let Err(payload) = thread.join() {
+            drop_payload(payload);
+        }
+    }
+}
+
 fn work<T, R, E>(place: &Place<T, R, E>, handler: &impl Fn(Vec<T>) -> Result<Vec<R>, E>) {
     let Place { shared, worker } = place;
     EMPLOYER.set(address(shared));

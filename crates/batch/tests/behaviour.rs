@@ -1,14 +1,16 @@
 //! What a batcher does, driven from plain threads: no runtime, no async code.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Barrier, Mutex};
+use std::task::{Context, Waker};
 use std::thread;
 use std::time::Duration;
 
 use overdrive_batch::{
-    BatchSettings, BatchStats, Batcher, BatcherBuilder, Deadline, Gather, Overload, ParallelBatch,
-    Submit, SubmitAll, SubmitError, SubmitOwned, Ticket, TrySubmitError,
+    BatchSettings, BatchStats, Batcher, BatcherBuilder, Deadline, Gather, Health, Overload,
+    ParallelBatch, Submit, SubmitAll, SubmitError, SubmitOwned, Ticket, TrySubmitError,
 };
 use overdrive_core::clock::ManualClock;
 
@@ -137,6 +139,39 @@ fn results_of_submit_all_come_in_order() {
     let results = batcher.submit_all(0..1000).wait_blocking();
     let results: Vec<_> = results.into_iter().map(Result::unwrap).collect();
     assert_eq!(results, (0..1000).map(|n| n * 2).collect::<Vec<_>>());
+}
+
+#[test]
+#[should_panic(expected = "polled after completion")]
+fn submit_all_gives_its_results_once() {
+    let batcher = one_worker().build_sync(double).unwrap();
+    let mut all = Box::pin(batcher.submit_all([]));
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(all.as_mut().poll(&mut cx).is_ready());
+    let _again = all.as_mut().poll(&mut cx);
+}
+
+#[test]
+fn health_follows_the_queue_and_the_end() {
+    let (gate, handler) = Gate::new();
+    let builder = one_worker().max_size(1).capacity(4);
+    let batcher = builder.build_sync(handler).unwrap();
+    let running = batcher.try_submit(0).unwrap();
+    gate.started.recv().unwrap();
+    let mut tickets = vec![running];
+    for (n, health) in [
+        (1, Health::Healthy),
+        (2, Health::Healthy),
+        (3, Health::Degraded),
+        (4, Health::Degraded),
+    ] {
+        tickets.push(batcher.try_submit(n).unwrap());
+        assert_eq!(batcher.health(), health);
+    }
+    batcher.close();
+    assert_eq!(batcher.health(), Health::Unhealthy);
+    drop(gate.go);
+    assert!(tickets.into_iter().all(|t| t.wait_blocking().is_ok()));
 }
 
 #[test]

@@ -7,7 +7,8 @@ use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 
-use overdrive_batch::{Batcher, Deadline, Gather, SubmitError};
+use overdrive_batch::{Batcher, Clock, Deadline, Gather, SubmitError};
+use overdrive_core::Timestamp;
 
 /// Panics without the hook, which would print it.
 fn quiet_panic(message: impl Send + 'static) -> ! {
@@ -114,6 +115,55 @@ fn destructors_of_results_without_takers_do_no_harm() {
     assert!(batcher.submit_blocking(false).unwrap().is_none());
 }
 
+/// Panics when it is dropped, even while another panic unwinds, which would end the process.
+struct Mine;
+
+impl Drop for Mine {
+    fn drop(&mut self) {
+        quiet_panic("went off");
+    }
+}
+
+#[test]
+fn results_that_belong_to_nobody_are_dropped_one_by_one() {
+    let batcher = Batcher::builder()
+        .workers(1)
+        .build_sync(|_: Vec<u8>| Ok::<_, Infallible>(vec![Mine, Mine]));
+    let batcher = batcher.unwrap();
+    for _ in 0..2 {
+        let wrong = batcher.submit_blocking(1);
+        assert!(matches!(wrong, Err(SubmitError::WrongResultCount { .. })));
+    }
+    assert_eq!(batcher.stats().failed, 2);
+}
+
+#[test]
+fn results_of_an_abandoned_batch_are_dropped_one_by_one() {
+    let (tell, started) = channel();
+    let (go, wait) = channel::<()>();
+    let gate = Mutex::new((tell, wait));
+    let builder = Batcher::builder()
+        .workers(1)
+        .gather(Gather::Linger { min_size: 2 });
+    let batcher = builder.build_sync(move |items: Vec<u8>| {
+        let gate = gate.lock().unwrap();
+        gate.0.send(()).unwrap();
+        gate.1.recv().unwrap();
+        Ok::<_, Infallible>(items.iter().map(|_| Mine).collect())
+    });
+    let batcher = batcher.unwrap();
+    let both = [1, 2].map(|item| batcher.try_submit(item).unwrap());
+    started.recv().unwrap();
+    let report = batcher.drain_blocking(std::time::Duration::ZERO);
+    assert_eq!(report.abandoned, 2);
+    go.send(()).unwrap();
+    assert!(batcher.shutdown_blocking(Deadline::NEVER).is_complete());
+    for ticket in both {
+        let outcome = ticket.wait_blocking();
+        assert!(matches!(outcome, Err(SubmitError::Abandoned(None))));
+    }
+}
+
 #[test]
 fn destructors_of_abandoned_items_do_no_harm() {
     let (tell, started) = channel();
@@ -218,4 +268,34 @@ fn the_last_handle_may_go_inside_the_handler() {
         ticket
     };
     assert_eq!(ticket.wait_blocking().unwrap(), 7);
+}
+
+#[test]
+fn a_clock_that_panics_ends_no_worker() {
+    #[derive(Debug)]
+    struct Broken(Arc<AtomicBool>);
+    impl Clock for Broken {
+        fn now(&self) -> Timestamp {
+            if self.0.load(Ordering::SeqCst) {
+                quiet_panic("no time");
+            }
+            Timestamp::ZERO
+        }
+    }
+    let broken = Arc::new(AtomicBool::new(false));
+    let builder = Batcher::builder()
+        .workers(1)
+        .gather(Gather::Linger { min_size: 2 });
+    let batcher = builder
+        .clock(Broken(Arc::clone(&broken)))
+        .build_sync(|items: Vec<u8>| Ok::<_, Infallible>(items))
+        .unwrap();
+    let first = batcher.try_submit(1).unwrap();
+    broken.store(true, Ordering::SeqCst);
+    // It needs no time to see that it must not linger.
+    batcher.flush_blocking();
+    assert_eq!(first.wait_blocking().unwrap(), 1);
+    broken.store(false, Ordering::SeqCst);
+    let both = batcher.submit_all([2, 3]).wait_blocking();
+    assert!(both.iter().all(Result::is_ok), "{both:?}");
 }

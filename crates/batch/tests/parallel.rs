@@ -153,3 +153,17 @@ fn bad_numbers_are_refused() {
         assert_eq!(refused.field(), "concurrency");
     }
 }
+
+#[test]
+fn items_without_end_may_be_tried_until_one_fails() {
+    let tried = pin!(try_map_ordered(0_u64.., n(3), |item| ready(if item < 10 {
+        Ok(item)
+    } else {
+        Err("enough")
+    })));
+    let mut cx = Context::from_waker(Waker::noop());
+    let Poll::Ready(ended) = tried.poll(&mut cx) else {
+        panic!("all futures are ready");
+    };
+    assert_eq!(ended, Err((10, "enough")));
+}

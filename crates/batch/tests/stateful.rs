@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use overdrive_batch::{
-    Batcher, Deadline, Flush, Gather, Overload, SubmitError, SubmitOwned, Ticket,
+    Batcher, BatcherBuilder, Deadline, Flush, Gather, Overload, SubmitError, SubmitOwned, Ticket,
 };
 use overdrive_core::clock::ManualClock;
 use proptest::prelude::*;
@@ -47,7 +47,7 @@ struct Shape {
     workers: usize,
     max_size: usize,
     room: usize,
-    linger: Option<usize>,
+    gather: Gather,
     overload: Overload,
 }
 
@@ -73,21 +73,23 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 fn shape() -> impl Strategy<Value = Shape> {
+    let gather = (0..4_u8, any::<usize>());
     let overload = prop_oneof![3 => Just(Overload::Wait), 1 => Just(Overload::Reject)];
-    (
-        1..3_usize,
-        1..4_usize,
-        0..4_usize,
-        any::<Option<usize>>(),
-        overload,
-    )
-        .prop_map(|(workers, max_size, room, linger, overload)| Shape {
+    (1..3_usize, 1..4_usize, 0..4_usize, gather, overload).prop_map(
+        |(workers, max_size, room, (gather, n), overload)| Shape {
             workers,
             max_size,
             room,
-            linger: linger.map(|n| 1 + n % max_size),
+            gather: match gather {
+                0 => Gather::Immediate,
+                1 => Gather::Tick,
+                _ => Gather::Linger {
+                    min_size: 1 + n % max_size,
+                },
+            },
             overload,
-        })
+        },
+    )
 }
 
 /// An item that is counted while it lives.
@@ -167,7 +169,7 @@ struct Queued {
 struct Running {
     ids: Vec<u64>,
     orphan: bool,
-    go: Sender<How>,
+    go: Go,
 }
 
 type Flushing<'b> = Pin<Box<Flush<'b, Item, u64, &'static str>>>;
@@ -184,7 +186,7 @@ struct Model<'b> {
     held: Vec<(u64, Held)>,
     ended: Vec<(u64, End)>,
     flushes: Vec<(u64, Flushing<'b>)>,
-    started: Receiver<(Vec<u64>, Sender<How>)>,
+    started: Receiver<Started>,
     submitted: u64,
     completed: u64,
     failed: u64,
@@ -207,7 +209,10 @@ impl Model<'_> {
             let Some(front) = self.queue.front() else {
                 break;
             };
-            let enough = self.shape.linger.unwrap_or(1).min(self.shape.max_size);
+            let enough = match self.shape.gather {
+                Gather::Linger { min_size } => min_size,
+                _ => 1,
+            };
             let flushed = front.id < self.flush_mark;
             if self.queue.len() < enough && !self.closed && !flushed {
                 break;
@@ -243,7 +248,7 @@ impl Model<'_> {
 
     fn run(&mut self, returned: usize, how: How) {
         let batch = self.running.swap_remove(returned);
-        batch.go.send(how).unwrap();
+        (batch.go)(how);
         if batch.orphan {
             return;
         }
@@ -355,39 +360,75 @@ impl Model<'_> {
     }
 }
 
-fn run(shape: Shape, ops: &[Op]) {
-    let alive = Arc::new(AtomicUsize::new(0));
-    let clock = ManualClock::new();
-    let (tell, started) = channel();
+/// What the handler tells of a batch: its items, and how it is let go.
+type Started = (Vec<u64>, Go);
+type Go = Box<dyn FnOnce(How) + Send>;
+type Build = fn(BatcherBuilder<Item>, Sender<Started>) -> Batcher<Item, u64, &'static str>;
+
+fn return_as_told(ids: &[u64], how: How) -> Result<Vec<u64>, &'static str> {
+    let mut results: Vec<u64> = ids.iter().map(|id| id * 10).collect();
+    match how {
+        How::Fail => return Err("as told"),
+        // No panic hook, which would print it.
+        How::Panic => std::panic::resume_unwind(Box::new("as told")),
+        How::Long => results.push(0),
+        How::Short => drop(results.pop()),
+        How::Well => {}
+    }
+    Ok(results)
+}
+
+fn on_threads(
+    builder: BatcherBuilder<Item>,
+    tell: Sender<Started>,
+) -> Batcher<Item, u64, &'static str> {
     let tell = Mutex::new(tell);
     let handler = move |items: Vec<Item>| {
         let (go, how) = channel();
         let ids: Vec<u64> = items.iter().map(|item| item.0).collect();
-        let mut results: Vec<u64> = ids.iter().map(|id| id * 10).collect();
-        tell.lock().unwrap().send((ids, go)).unwrap();
-        match how.recv().unwrap() {
-            How::Fail => return Err("as told"),
-            // No panic hook, which would print it.
-            How::Panic => std::panic::resume_unwind(Box::new("as told")),
-            How::Long => results.push(0),
-            How::Short => drop(results.pop()),
-            How::Well => {}
-        }
-        Ok(results)
+        let go = Box::new(move |how| go.send(how).unwrap());
+        tell.lock().unwrap().send((ids.clone(), go)).unwrap();
+        return_as_told(&ids, how.recv().unwrap())
     };
-    let batcher = Batcher::builder()
+    builder.build_sync(handler).unwrap()
+}
+
+#[cfg(feature = "tokio")]
+fn on_tasks(
+    builder: BatcherBuilder<Item>,
+    tell: Sender<Started>,
+) -> Batcher<Item, u64, &'static str> {
+    let tell = Mutex::new(tell);
+    let handler = move |items: Vec<Item>| {
+        let (go, how) = tokio::sync::oneshot::channel();
+        let ids: Vec<u64> = items.iter().map(|item| item.0).collect();
+        // Of an abandoned batch the handler is gone.
+        let go = Box::new(move |how| {
+            let _: Result<(), How> = go.send(how);
+        });
+        tell.lock().unwrap().send((ids.clone(), go)).unwrap();
+        async move {
+            let how = how.await.unwrap();
+            drop(items);
+            return_as_told(&ids, how)
+        }
+    };
+    builder.build(handler).unwrap()
+}
+
+fn run(build: Build, shape: Shape, ops: &[Op]) {
+    let alive = Arc::new(AtomicUsize::new(0));
+    let clock = ManualClock::new();
+    let (tell, started) = channel();
+    let builder = Batcher::builder()
         .workers(shape.workers)
         .max_size(shape.max_size)
         .capacity(shape.max_size + shape.room)
         .overload(shape.overload)
         .max_wait(Duration::from_secs(3600))
-        .gather(match shape.linger {
-            None => Gather::Immediate,
-            Some(min_size) => Gather::Linger { min_size },
-        })
-        .clock(clock.clone())
-        .build_sync(handler)
-        .unwrap();
+        .gather(shape.gather)
+        .clock(clock.clone());
+    let batcher = build(builder, tell);
     {
         let mut model = Model {
             shape,
@@ -491,7 +532,7 @@ fn step<'b>(
         Op::Submit(within) => {
             // A worker that was called to linger may have read the clock already, so that the
             // specification could not say whether it sees what passes now.
-            let lingers = model.shape.linger.is_some();
+            let lingers = matches!(model.shape.gather, Gather::Linger { .. });
             let within = within.filter(|&millis| millis == 0 || !lingers);
             let deadline = within.map(|millis| model.now + millis);
             let id = model.next_id;
@@ -566,8 +607,7 @@ impl fmt::Debug for Model<'_> {
     }
 }
 
-#[test]
-fn random_operations_in_lock_step() {
+fn in_lock_step(build: Build) {
     let deep = std::env::var_os("OVERDRIVE_DEEP").is_some();
     let config = Config {
         cases: if deep { 10_000 } else { 200 },
@@ -579,8 +619,25 @@ fn random_operations_in_lock_step() {
     let strategy = (shape(), prop::collection::vec(op(), 1..60));
     runner
         .run(&strategy, |(shape, ops)| {
-            run(shape, &ops);
+            run(build, shape, &ops);
             Ok(())
         })
         .unwrap();
+}
+
+#[test]
+fn random_operations_in_lock_step() {
+    in_lock_step(on_threads);
+}
+
+#[cfg(feature = "tokio")]
+#[test]
+fn random_operations_in_lock_step_on_tasks() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_time()
+        .build()
+        .unwrap();
+    let _entered = runtime.enter();
+    in_lock_step(on_tasks);
 }

@@ -75,6 +75,44 @@ fn a_tick_lets_all_ready_submitters_into_the_batch() {
     });
 }
 
+/// Lets each task that is ready run once.
+async fn step() {
+    let mut first = true;
+    std::future::poll_fn(|cx| {
+        if std::mem::take(&mut first) {
+            cx.waker().wake_by_ref();
+            return std::task::Poll::Pending;
+        }
+        std::task::Poll::Ready(())
+    })
+    .await;
+}
+
+async fn ticks_after_a_withdrawal() {
+    let batcher = Batcher::builder().workers(1).build(double).unwrap();
+    step().await;
+    for _ in 0..2 {
+        let mut withdrawn = Box::pin(batcher.submit(1));
+        std::future::poll_fn(|cx| {
+            assert!(withdrawn.as_mut().poll(cx).is_pending());
+            std::task::Poll::Ready(())
+        })
+        .await;
+        step().await;
+        assert_eq!(batcher.stats().queued, 1, "the worker lets the others run");
+        drop(withdrawn);
+        step().await;
+    }
+    assert_eq!(batcher.stats().batches, 0);
+}
+
+#[test]
+fn a_tick_whose_items_were_withdrawn_counts_for_no_later_batch() {
+    let runtime = current_thread();
+    let task = runtime.spawn(ticks_after_a_withdrawal());
+    runtime.block_on(task).unwrap();
+}
+
 #[test]
 fn a_plain_handler_serves_tasks_and_an_async_one_serves_threads() {
     let plain = Batcher::builder().build_sync(|items: Vec<u64>| Ok::<_, Infallible>(items));
@@ -184,6 +222,33 @@ async fn a_drain_gives_up_at_its_deadline_and_drops_the_handlers() {
     while Arc::strong_count(&alive) > 1 {
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn a_drain_counts_only_what_was_accepted() {
+    let permits = Arc::new(Semaphore::new(0));
+    let gate = Arc::clone(&permits);
+    let batcher = Batcher::builder().build(move |items: Vec<u64>| {
+        let gate = Arc::clone(&gate);
+        async move {
+            gate.acquire().await.unwrap().forget();
+            double(items).await
+        }
+    });
+    let batcher = batcher.unwrap();
+    let ticket = batcher.try_submit(1).unwrap();
+    let mut drained = Box::pin(batcher.drain(Deadline::NEVER));
+    std::future::poll_fn(|cx| {
+        assert!(drained.as_mut().poll(cx).is_pending());
+        std::task::Poll::Ready(())
+    })
+    .await;
+    let late = batcher.submit(2).deadline(Duration::ZERO).await;
+    assert!(matches!(late, Err(SubmitError::DeadlineExceeded(2))));
+    permits.add_permits(1);
+    assert_eq!(drained.await.finished, 1);
+    assert_eq!(ticket.await.unwrap(), 2);
+    assert_eq!(batcher.stats().expired, 1);
 }
 
 #[tokio::test]

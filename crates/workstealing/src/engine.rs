@@ -234,6 +234,10 @@ impl Shared {
         self.room.notify_all();
     }
 
+    pub(crate) fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
     /// Lets the workers end once nothing is outstanding.
     pub(crate) fn end(&self) {
         let mut state = self.lock();

@@ -144,7 +144,10 @@ impl<T> Future for TaskHandle<T> {
 
 impl<T> Drop for TaskHandle<T> {
     fn drop(&mut self) {
-        drop(self.slot.replace(Place::Left));
+        // Both are taken before either is dropped, which may panic.
+        let left = self.slot.replace(Place::Left);
+        let waker = self.latch.forget();
+        drop((left, waker));
     }
 }
 

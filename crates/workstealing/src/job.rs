@@ -122,6 +122,11 @@ impl Latch {
         false
     }
 
+    /// Nobody is to be woken any more. The waker is the caller's to drop.
+    pub(crate) fn forget(&self) -> Option<Waker> {
+        self.lock().waker.take()
+    }
+
     fn lock(&self) -> MutexGuard<'_, LatchState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,8 +1,10 @@
 //! The pool.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, OnceLock};
 
+use overdrive_core::unwind::survive;
 use overdrive_core::{Deadline, DrainReport, Health};
 
 use crate::builder::ThreadPoolBuilder;
@@ -198,6 +200,12 @@ impl ThreadPool {
         self.shared().close();
     }
 
+    /// Whether it accepts nothing any more.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.shared().is_closed()
+    }
+
     /// Waits until every accepted task has ended, or for the deadline, in real time.
     ///
     /// It does not close the pool: with tasks coming in all the time it may never see an end.
@@ -210,7 +218,8 @@ impl ThreadPool {
         self.shared().drain(deadline.into())
     }
 
-    /// Closes the pool, waits until every accepted task has ended, and joins the threads.
+    /// Closes the pool, waits until every accepted task has ended, and joins the threads. Of
+    /// several that shut it down at the same time, one joins.
     ///
     /// At the deadline, in real time, what is still queued is dropped on this thread; its handles
     /// give [`TaskError::Closed`](crate::TaskError::Closed). What runs then is left to end, as no
@@ -347,9 +356,18 @@ where
 {
     let mut other = None;
     let place = &mut other;
-    let result = scope::run(shared, |scope| {
-        scope.spawn(move |_| *place = Some(b()));
-        a()
+    let both = AssertUnwindSafe(|| {
+        scope::run(shared, |scope| {
+            scope.spawn(move |_| *place = Some(b()));
+            a()
+        })
     });
-    (result, other.expect("the scope has run it to its end"))
+    match catch_unwind(both) {
+        Ok(result) => (result, other.expect("the scope has run it to its end")),
+        Err(payload) => {
+            // Its destructor may panic, which must not meet the panic that goes on.
+            survive(|| drop(other));
+            resume_unwind(payload)
+        }
+    }
 }

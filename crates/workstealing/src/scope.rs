@@ -15,6 +15,8 @@
 //!    where the body itself puts them, while the borrow is valid.
 //! 5. `Scope<'scope>` is invariant in `'scope` and only lent, so that nobody can shorten the
 //!    lifetime or keep the scope.
+//! 6. `Shared::settle` does not unwind: a body catches what it runs and drops, so the destructor
+//!    of 3 is not left early.
 
 #![expect(
     unsafe_code,
@@ -54,6 +56,15 @@ use crate::queue::Ticket;
 /// ```compile_fail
 /// let mut kept = None;
 /// overdrive_workstealing::scope(|scope| kept = Some(scope));
+/// ```
+///
+/// Nor be taken for one with less to borrow from:
+///
+/// ```compile_fail
+/// use overdrive_workstealing::Scope;
+/// fn shorten<'s, 'long: 'short, 'short>(scope: &'s Scope<'long>) -> &'s Scope<'short> {
+///     scope
+/// }
 /// ```
 pub struct Scope<'scope> {
     shared: Arc<Shared>,

@@ -4,7 +4,7 @@ mod support;
 
 use std::future::Future;
 use std::num::NonZeroU32;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Barrier, Mutex};
@@ -99,6 +99,25 @@ fn a_handle_is_a_future() {
         panic!("it has ended");
     };
     assert_eq!(result.unwrap(), "ready");
+}
+
+#[test]
+fn a_handle_that_goes_lets_its_waker_go() {
+    struct Idle;
+    impl Wake for Idle {
+        fn wake(self: Arc<Self>) {}
+    }
+    let pool = pool(1);
+    let gate = Gate::hold(&pool);
+    let mut task = pool.submit(|| ()).unwrap();
+    let idle = Arc::new(Idle);
+    let waker = Waker::from(Arc::clone(&idle));
+    let mut cx = Context::from_waker(&waker);
+    assert!(Pin::new(&mut task).poll(&mut cx).is_pending());
+    drop(task);
+    drop(waker);
+    assert_eq!(Arc::strong_count(&idle), 1);
+    gate.open();
 }
 
 #[test]

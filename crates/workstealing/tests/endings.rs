@@ -32,8 +32,10 @@ fn a_closed_pool_runs_what_it_has_and_takes_no_more() {
     let pool = pool(1);
     let gate = Gate::hold(&pool);
     let task = pool.submit(|| 1).unwrap();
+    assert!(!pool.is_closed());
     pool.close();
     pool.close();
+    assert!(pool.is_closed());
     assert_eq!(pool.health(), Health::Unhealthy);
     assert!(matches!(pool.spawn(|| ()), Err(SpawnError::Closed(_))));
     assert_eq!(pool.join(|| 1, || 2), (1, 2));

@@ -181,6 +181,29 @@ fn a_panicking_side_of_a_join_waits_for_the_other() {
     still_works(&pool);
 }
 
+/// Panics when it is dropped, even while another panic unwinds, which would end the process.
+struct Mine;
+
+impl Drop for Mine {
+    fn drop(&mut self) {
+        panic!("went off");
+    }
+}
+
+#[test]
+fn a_result_that_a_panic_leaves_behind_may_panic_too() {
+    let pool = pool(1);
+    let joined = catch_unwind(AssertUnwindSafe(|| {
+        pool.join(|| panic!("a"), || Mine);
+    }));
+    assert_eq!(message(joined), "a");
+    let joined = catch_unwind(AssertUnwindSafe(|| {
+        pool.join(|| Mine, || panic!("b"));
+    }));
+    assert_eq!(message(joined), "b");
+    still_works(&pool);
+}
+
 #[test]
 fn a_panicking_scope_waits_for_its_parts() {
     let pool = pool(2);
@@ -204,7 +227,9 @@ fn a_panicking_scope_waits_for_its_parts() {
         }));
         let payload = result.err().unwrap();
         assert_eq!(payload.is::<&str>(), workers_first);
-        std::mem::forget(payload);
+        if let Ok(bomb) = payload.downcast::<Bomb>() {
+            std::mem::forget(bomb);
+        }
         assert_eq!(ended.load(Ordering::SeqCst), 10);
     }
     assert_eq!(pool.stats().panicked, 20);

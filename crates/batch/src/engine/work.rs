@@ -14,7 +14,7 @@ use crate::stats::Reason;
 impl<T, R, E> Shared<T, R, E> {
     /// What `worker`, which is free, is to do. It is woken by `waker`.
     pub(crate) fn next(&self, worker: usize, waker: &Waker) -> Next<T> {
-        let now = self.rules.clock.now();
+        let now = self.time();
         let waker = waker.clone();
         self.with(|state, after| {
             state.parked[worker] = None;
@@ -22,6 +22,7 @@ impl<T, R, E> Shared<T, R, E> {
                 if state.queue.is_empty() {
                     if state.gatherer == Some(worker) {
                         state.gatherer = None;
+                        state.ticked = false;
                     }
                     if state.closed {
                         return Next::Ended;
@@ -54,8 +55,19 @@ impl<T, R, E> Shared<T, R, E> {
         })
     }
 
+    /// A clock that panics shows nothing: then nothing is too late, and nothing is lingered over.
+    fn time(&self) -> Option<Timestamp> {
+        let mut now = None;
+        survive(|| now = Some(self.rules.clock.now()));
+        now
+    }
+
     /// Why the batch at the front is to be closed, or how long to wait: a tick, or so long.
-    fn ripe(&self, state: &State<T, R, E>, now: Timestamp) -> Result<Reason, Option<Duration>> {
+    fn ripe(
+        &self,
+        state: &State<T, R, E>,
+        now: Option<Timestamp>,
+    ) -> Result<Reason, Option<Duration>> {
         let first = &state.queue[0];
         if state.queue.len() >= self.rules.max_size {
             return Ok(Reason::Full);
@@ -73,7 +85,7 @@ impl<T, R, E> Shared<T, R, E> {
             Gather::Linger { min_size } if state.queue.len() >= min_size => Ok(Reason::Idle),
             Gather::Linger { .. } => {
                 let end = first.at.saturating_add(self.rules.max_wait);
-                let left = end.saturating_since(now);
+                let left = end.saturating_since(now.unwrap_or(end));
                 if left.is_zero() {
                     Ok(Reason::Linger)
                 } else {
@@ -88,7 +100,7 @@ impl<T, R, E> Shared<T, R, E> {
         &self,
         state: &mut State<T, R, E>,
         worker: usize,
-        now: Timestamp,
+        now: Option<Timestamp>,
         after: &mut After<T, R, E>,
     ) -> Vec<T> {
         state.gatherer = None;
@@ -100,7 +112,8 @@ impl<T, R, E> Shared<T, R, E> {
             let Some(entry) = state.queue.pop_front() else {
                 break;
             };
-            if entry.deadline != Deadline::NEVER && entry.deadline.moment() <= now {
+            let deadline = entry.deadline;
+            if deadline != Deadline::NEVER && now.is_some_and(|now| deadline.moment() <= now) {
                 state.counts.expired += 1;
                 let late = Err(SubmitError::DeadlineExceeded(entry.item));
                 after.finish(&entry.cell, late);
@@ -148,8 +161,11 @@ impl<T, R, E> Shared<T, R, E> {
             state.settle(after);
             left_over
         });
-        survive(|| drop(left_over));
-        survive(|| drop(surplus));
+        drop_each(surplus);
+        match left_over {
+            Some(Ok(results)) => drop_each(results),
+            left_over => survive(|| drop(left_over)),
+        }
     }
 
     /// The worker has ended, or was dropped by its runtime.
@@ -170,5 +186,12 @@ impl<T, R, E> Shared<T, R, E> {
             }
             state.settle(after);
         });
+    }
+}
+
+/// As one, they would end the process if the destructors of two panicked.
+fn drop_each<R>(results: Vec<R>) {
+    for result in results {
+        survive(|| drop(result));
     }
 }
