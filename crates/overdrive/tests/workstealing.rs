@@ -4,7 +4,7 @@ use std::error::Error;
 use std::time::Duration;
 
 use overdrive::workstealing::{
-    Deadline, DrainReport, FullPolicy, Health, Priority, TaskError, TaskHandle, ThreadPool,
+    Deadline, DrainReport, Health, Overload, Priority, TaskError, TaskHandle, ThreadPool,
     ThreadPoolSettings, ThreadPoolStats, join, scope,
 };
 
@@ -15,7 +15,7 @@ fn a_thread_pool_through_the_facade() -> Result<(), Box<dyn Error>> {
     let pool = ThreadPool::builder()
         .name("facade")
         .settings(settings)
-        .when_full(FullPolicy::CallerRuns)
+        .overload(Overload::CallerRuns)
         .build()?;
     let task: TaskHandle<u32> = pool
         .task()

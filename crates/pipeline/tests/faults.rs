@@ -255,7 +255,7 @@ fn a_pool_that_is_shut_down_over_queued_work_is_done_without() {
             let report = pool.shutdown(std::time::Duration::ZERO);
             assert!(report.abandoned > 0);
         });
-        while pool.stats().discarded == 0 {
+        while pool.stats().abandoned == 0 {
             std::thread::yield_now();
         }
         opener.open();

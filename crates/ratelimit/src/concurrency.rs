@@ -1,7 +1,7 @@
 //! So many at once.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::future::Future;
 use std::mem;
@@ -9,11 +9,13 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::thread;
+use std::time::Duration;
 
 use overdrive_core::{ConfigError, Deadline};
 
 use crate::error::{AcquireError, TryAcquireError};
 use crate::limiter::{DEFAULT_MAX_WAITERS, validate_waiters};
+use crate::settings::ConcurrencySettings;
 use crate::stats::ConcurrencyStats;
 use crate::wait::{Unpark, wake};
 
@@ -33,7 +35,7 @@ pub const MAX_CONCURRENCY: usize = 1 << 40;
 /// ```
 /// use overdrive_ratelimit::{ConcurrencyLimit, TryAcquireError};
 ///
-/// let limit = ConcurrencyLimit::builder(2).build()?;
+/// let limit = ConcurrencyLimit::builder().limit(2).build()?;
 /// let first = limit.try_acquire()?;
 /// let second = limit.try_acquire()?;
 /// assert_eq!(limit.try_acquire().unwrap_err(), TryAcquireError::Full);
@@ -55,12 +57,14 @@ struct Inner {
 }
 
 #[derive(Default)]
-struct State {
+pub(crate) struct State {
     closed: bool,
     queue: VecDeque<Waiter>,
     next_id: u64,
     /// Ids of those who left the queue with a permit and have not taken it yet.
     granted: Vec<u64>,
+    /// Of those who wait for all permits to be back.
+    pub(crate) drains: BTreeMap<u64, Waker>,
     stats: ConcurrencyStats,
 }
 
@@ -70,11 +74,11 @@ struct Waiter {
 }
 
 impl ConcurrencyLimit {
-    /// Starts the set-up of a limit of that many permits.
-    pub fn builder(limit: usize) -> ConcurrencyLimitBuilder {
+    /// Starts the set-up of a limit.
+    pub fn builder() -> ConcurrencyLimitBuilder {
         ConcurrencyLimitBuilder {
             name: Cow::Borrowed("concurrency limit"),
-            limit,
+            limit: None,
             max_waiters: DEFAULT_MAX_WAITERS,
         }
     }
@@ -110,19 +114,18 @@ impl ConcurrencyLimit {
     /// # Errors
     /// [`AcquireError::Closed`], [`AcquireError::QueueFull`].
     pub fn acquire_blocking(&self) -> Result<Permit<'_>, AcquireError> {
-        self.acquire_blocking_until(Deadline::NEVER)
+        self.acquire_until(Deadline::NEVER)
     }
 
-    /// Blocks the thread until there is a permit, or until the deadline. A
-    /// [`Duration`](std::time::Duration) counts from now.
+    /// Blocks the thread until there is a permit, for so long at most.
     ///
     /// # Errors
     /// [`AcquireError::TimedOut`], [`AcquireError::Closed`], [`AcquireError::QueueFull`].
-    pub fn acquire_blocking_until(
-        &self,
-        deadline: impl Into<Deadline>,
-    ) -> Result<Permit<'_>, AcquireError> {
-        let deadline = deadline.into();
+    pub fn acquire_timeout_blocking(&self, timeout: Duration) -> Result<Permit<'_>, AcquireError> {
+        self.acquire_until(Deadline::after(timeout))
+    }
+
+    fn acquire_until(&self, deadline: Deadline) -> Result<Permit<'_>, AcquireError> {
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let mut waiting = Waiting::new(self);
         loop {
@@ -137,9 +140,28 @@ impl ConcurrencyLimit {
                     }
                     return Err(AcquireError::TimedOut);
                 }
-                std::time::Duration::MAX => thread::park(),
+                Duration::MAX => thread::park(),
                 left => thread::park_timeout(left),
             }
+        }
+    }
+
+    /// Waits for a permit, for so long at most.
+    ///
+    /// # Errors
+    /// [`AcquireError::TimedOut`], [`AcquireError::Closed`], [`AcquireError::QueueFull`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with its timer enabled.
+    ///
+    /// # Cancel safety
+    /// As of [`Acquire`].
+    #[cfg(feature = "tokio")]
+    pub async fn acquire_timeout(&self, timeout: Duration) -> Result<Permit<'_>, AcquireError> {
+        let mut acquire = self.acquire();
+        match tokio::time::timeout(timeout, &mut acquire).await {
+            Ok(acquired) => acquired,
+            Err(_) => acquire.expire(),
         }
     }
 
@@ -201,7 +223,7 @@ impl ConcurrencyLimit {
         &self.inner.name
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         // No code of a user runs under it, so it is consistent even if poisoned.
         self.inner
             .state
@@ -220,10 +242,12 @@ impl ConcurrencyLimit {
             state.stats.waited += 1;
             state.granted.push(next.id);
         }
+        let drains = state.drained();
         drop(state);
         if let Some(next) = next {
             wake(next.waker);
         }
+        drains.into_values().for_each(wake);
     }
 }
 
@@ -310,6 +334,18 @@ pub struct Acquire<'l> {
     waiting: Waiting<'l>,
 }
 
+#[cfg(feature = "tokio")]
+impl<'l> Acquire<'l> {
+    /// The time is up. The permit, if it came in this moment.
+    fn expire(mut self) -> Result<Permit<'l>, AcquireError> {
+        let limit = self.waiting.limit;
+        if self.waiting.leave(|stats| stats.refused += 1) {
+            return Ok(Permit { limit });
+        }
+        Err(AcquireError::TimedOut)
+    }
+}
+
 impl<'l> Future for Acquire<'l> {
     type Output = Result<Permit<'l>, AcquireError>;
 
@@ -385,8 +421,7 @@ impl<'l> Waiting<'l> {
                 waker,
             )
         } else {
-            let id = state.next_id;
-            state.next_id += 1;
+            let id = state.next_id();
             state.queue.push_back(Waiter { id, waker });
             self.id = Some(id);
             return Poll::Pending;
@@ -417,6 +452,26 @@ impl<'l> Waiting<'l> {
 }
 
 impl State {
+    pub(crate) fn next_id(&mut self) -> u64 {
+        let id = self.next_id;
+        self.next_id += 1;
+        id
+    }
+
+    /// Nobody has a permit or waits for one.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.stats.in_flight == 0 && self.queue.is_empty()
+    }
+
+    /// Those to be told that it is idle, if it is.
+    fn drained(&mut self) -> BTreeMap<u64, Waker> {
+        if self.is_idle() {
+            mem::take(&mut self.drains)
+        } else {
+            BTreeMap::new()
+        }
+    }
+
     fn take_grant(&mut self, id: u64) -> bool {
         let at = self.granted.iter().position(|granted| *granted == id);
         at.map(|at| self.granted.swap_remove(at)).is_some()
@@ -436,7 +491,7 @@ impl Drop for Waiting<'_> {
 #[must_use = "a builder does nothing until `build`"]
 pub struct ConcurrencyLimitBuilder {
     name: Cow<'static, str>,
-    limit: usize,
+    limit: Option<usize>,
     max_waiters: usize,
 }
 
@@ -444,6 +499,19 @@ impl ConcurrencyLimitBuilder {
     /// A label for figures. Default `"concurrency limit"`.
     pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         self.name = name.into();
+        self
+    }
+
+    /// How many permits there are. Required.
+    pub fn limit(mut self, permits: usize) -> Self {
+        self.limit = Some(permits);
+        self
+    }
+
+    /// The numbers of a [`ConcurrencySettings`].
+    pub fn settings(mut self, settings: ConcurrencySettings) -> Self {
+        self.limit = Some(settings.limit);
+        self.max_waiters = settings.max_waiters;
         self
     }
 
@@ -461,7 +529,8 @@ impl ConcurrencyLimitBuilder {
     /// [`MAX_WAITERS`](crate::MAX_WAITERS).
     pub fn build(self) -> Result<ConcurrencyLimit, ConfigError> {
         const FIELD: &str = "limit";
-        match self.limit {
+        let limit = self.limit.ok_or(ConfigError::Missing { field: FIELD })?;
+        match limit {
             0 => return Err(ConfigError::Zero { field: FIELD }),
             1..=MAX_CONCURRENCY => {}
             limit => {
@@ -476,7 +545,7 @@ impl ConcurrencyLimitBuilder {
         Ok(ConcurrencyLimit {
             inner: Arc::new(Inner {
                 name: self.name,
-                limit: self.limit,
+                limit,
                 max_waiters: self.max_waiters,
                 state: Mutex::default(),
             }),

@@ -79,7 +79,7 @@ impl<C: Clock> RateLimiter<C> {
     ///
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    /// let limiter = RateLimiter::builder(Quota::per_second(1000).burst(1)).build()?;
+    /// let limiter = RateLimiter::builder().quota(Quota::per_second(1000).burst(1)).build()?;
     /// for _ in 0..3 {
     ///     limiter.wait().await?;
     /// }

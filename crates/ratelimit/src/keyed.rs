@@ -46,7 +46,7 @@ pub enum OnFull {
 /// ```
 /// use overdrive_ratelimit::{KeyedLimiter, Quota};
 ///
-/// let limiter = KeyedLimiter::<String>::builder(Quota::per_minute(1)).build()?;
+/// let limiter = KeyedLimiter::<String>::builder().quota(Quota::per_minute(1)).build()?;
 /// assert!(limiter.check("203.0.113.7").is_ok());
 /// assert!(limiter.check("203.0.113.7").is_err());
 /// assert!(limiter.check("198.51.100.2").is_ok());
@@ -75,11 +75,11 @@ struct State<K, S> {
 }
 
 impl<K: Hash + Eq> KeyedLimiter<K> {
-    /// Starts the set-up of a limiter with that quota for each key.
-    pub fn builder(quota: Quota) -> KeyedLimiterBuilder<K> {
+    /// Starts the set-up of a limiter.
+    pub fn builder() -> KeyedLimiterBuilder<K> {
         KeyedLimiterBuilder {
             name: Cow::Borrowed("keyed limiter"),
-            quota,
+            quota: None,
             capacity: DEFAULT_CAPACITY,
             on_full: OnFull::default(),
             hasher: RandomState::new(),
@@ -285,7 +285,7 @@ impl<K, S, C: Clock> fmt::Debug for KeyedLimiter<K, S, C> {
 #[must_use = "a builder does nothing until `build`"]
 pub struct KeyedLimiterBuilder<K, S = RandomState, C: Clock = PreciseClock> {
     name: Cow<'static, str>,
-    quota: Quota,
+    quota: Option<Quota>,
     capacity: usize,
     on_full: OnFull,
     hasher: S,
@@ -297,6 +297,12 @@ impl<K: Hash + Eq, S: BuildHasher, C: Clock> KeyedLimiterBuilder<K, S, C> {
     /// A label for figures. Default `"keyed limiter"`.
     pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         self.name = name.into();
+        self
+    }
+
+    /// How much each key is allowed. Required.
+    pub fn quota(mut self, quota: Quota) -> Self {
+        self.quota = Some(quota);
         self
     }
 
@@ -348,7 +354,7 @@ impl<K: Hash + Eq, S: BuildHasher, C: Clock> KeyedLimiterBuilder<K, S, C> {
     /// or above [`MAX_CAPACITY`].
     pub fn build(self) -> Result<KeyedLimiter<K, S, C>, ConfigError> {
         const FIELD: &str = "capacity";
-        let quota = self.quota.validate()?;
+        let quota = Quota::required(self.quota)?;
         match self.capacity {
             0 => return Err(ConfigError::Zero { field: FIELD }),
             1..=MAX_CAPACITY => {}

@@ -4,10 +4,10 @@
 //! use overdrive_ratelimit::{ConcurrencyLimit, KeyedLimiter, Quota, RateLimiter};
 //!
 //! // At the door: what one customer may do, and what all of them together may have in work.
-//! let customers = KeyedLimiter::<u64>::builder(Quota::per_second(50)).build()?;
-//! let in_work = ConcurrencyLimit::builder(200).name("requests").build()?;
+//! let customers = KeyedLimiter::<u64>::builder().quota(Quota::per_second(50)).build()?;
+//! let in_work = ConcurrencyLimit::builder().limit(200).name("requests").build()?;
 //! // Towards a service that allows ten calls a second, a hundred at once.
-//! let calls = RateLimiter::builder(Quota::per_second(10).burst(100)).build()?;
+//! let calls = RateLimiter::builder().quota(Quota::per_second(10).burst(100)).build()?;
 //!
 //! customers.check(&4711)?;
 //! let permit = in_work.try_acquire()?;
@@ -28,13 +28,14 @@
 //! # Features
 //! - `tokio`: `RateLimiter::wait`, `wait_n` and `wait_timeout`, which need a timer. Without it
 //!   there is `wait_blocking`.
-//! - `serde`: [`Quota`] in configuration files.
+//! - `serde`: [`Quota`] and [`ConcurrencySettings`] in configuration files.
 //!
 //! No threads, no global state, no unsafe code.
 
 #![forbid(unsafe_code)]
 
 mod concurrency;
+mod drain;
 mod error;
 #[cfg(feature = "tokio")]
 mod future;
@@ -42,6 +43,7 @@ mod gcra;
 mod keyed;
 mod limiter;
 mod quota;
+mod settings;
 mod stats;
 mod wait;
 
@@ -53,7 +55,8 @@ pub use error::{AcquireError, CheckError, Denied, TryAcquireError, WaitError};
 pub use future::Wait;
 pub use keyed::{DEFAULT_CAPACITY, KeyedLimiter, KeyedLimiterBuilder, MAX_CAPACITY, OnFull};
 pub use limiter::{DEFAULT_MAX_WAITERS, MAX_WAITERS, RateLimiter, RateLimiterBuilder, Snapshot};
-pub use overdrive_core::{Clock, ConfigError, Deadline, clock};
+pub use overdrive_core::{Clock, ConfigError, Deadline, DrainReport, clock};
 pub use quota::{MAX_PERIOD, MAX_TOKENS, Quota};
+pub use settings::ConcurrencySettings;
 pub use stats::{ConcurrencyStats, KeyedStats, LimiterStats};
 pub use wait::TIMER_SLACK;

@@ -45,7 +45,7 @@ pub(crate) fn validate_waiters(n: usize) -> Result<(), ConfigError> {
 /// ```
 /// use overdrive_ratelimit::{Quota, RateLimiter};
 ///
-/// let limiter = RateLimiter::builder(Quota::per_hour(2)).build()?;
+/// let limiter = RateLimiter::builder().quota(Quota::per_hour(2)).build()?;
 /// assert!(limiter.check().is_ok());
 /// assert!(limiter.check().is_ok());
 /// let denied = limiter.check().unwrap_err();
@@ -80,11 +80,11 @@ impl<C> Inner<C> {
 }
 
 impl RateLimiter {
-    /// Starts the set-up of a limiter with that quota.
-    pub fn builder(quota: Quota) -> RateLimiterBuilder {
+    /// Starts the set-up of a limiter.
+    pub fn builder() -> RateLimiterBuilder {
         RateLimiterBuilder {
             name: Cow::Borrowed("limiter"),
-            quota,
+            quota: None,
             max_waiters: DEFAULT_MAX_WAITERS,
             clock: PreciseClock,
         }
@@ -224,7 +224,7 @@ pub struct Snapshot {
 #[must_use = "a builder does nothing until `build`"]
 pub struct RateLimiterBuilder<C: Clock = PreciseClock> {
     name: Cow<'static, str>,
-    quota: Quota,
+    quota: Option<Quota>,
     max_waiters: usize,
     clock: C,
 }
@@ -233,6 +233,12 @@ impl<C: Clock> RateLimiterBuilder<C> {
     /// A label for figures. Default `"limiter"`.
     pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         self.name = name.into();
+        self
+    }
+
+    /// How much is allowed. Required.
+    pub fn quota(mut self, quota: Quota) -> Self {
+        self.quota = Some(quota);
         self
     }
 
@@ -263,7 +269,7 @@ impl<C: Clock> RateLimiterBuilder<C> {
     /// A quota with a zero in it, or beyond [`MAX_TOKENS`](crate::MAX_TOKENS) or
     /// [`MAX_PERIOD`](crate::MAX_PERIOD); more than [`MAX_WAITERS`].
     pub fn build(self) -> Result<RateLimiter<C>, ConfigError> {
-        let quota = self.quota.validate()?;
+        let quota = Quota::required(self.quota)?;
         validate_waiters(self.max_waiters)?;
         let inner = Inner {
             name: self.name,

@@ -75,6 +75,13 @@ impl Quota {
         self
     }
 
+    /// The quota given to a builder, if it makes sense.
+    pub(crate) fn required(given: Option<Self>) -> Result<Self, ConfigError> {
+        given
+            .ok_or(ConfigError::Missing { field: "quota" })?
+            .validate()
+    }
+
     /// # Errors
     /// A zero, or more than [`MAX_TOKENS`] or [`MAX_PERIOD`].
     pub(crate) fn validate(self) -> Result<Self, ConfigError> {

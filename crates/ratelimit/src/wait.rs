@@ -279,7 +279,7 @@ impl<C: Clock> RateLimiter<C> {
     /// ```
     /// use overdrive_ratelimit::{Quota, RateLimiter};
     ///
-    /// let limiter = RateLimiter::builder(Quota::per_second(10_000).burst(1)).build()?;
+    /// let limiter = RateLimiter::builder().quota(Quota::per_second(10_000).burst(1)).build()?;
     /// for _ in 0..3 {
     ///     limiter.wait_blocking()?;
     /// }
@@ -287,6 +287,15 @@ impl<C: Clock> RateLimiter<C> {
     /// ```
     pub fn wait_blocking(&self) -> Result<(), WaitError> {
         self.wait_n_blocking(1, Deadline::NEVER)
+    }
+
+    /// Blocks the thread until one token is taken, unless it is further away than `timeout` on the
+    /// limiter's clock: then it fails at once.
+    ///
+    /// # Errors
+    /// [`WaitError::DeadlineExceeded`], [`WaitError::QueueFull`].
+    pub fn wait_timeout_blocking(&self, timeout: Duration) -> Result<(), WaitError> {
+        self.wait_n_blocking(1, Deadline::after_on(&self.inner.clock, timeout))
     }
 
     /// Blocks the thread until `n` tokens are taken at once. The deadline is one of the

@@ -15,7 +15,10 @@ use overdrive_testkit::CountingWaker;
 
 fn limiter(quota: Quota) -> (RateLimiter<ManualClock>, ManualClock) {
     let clock = ManualClock::new();
-    let limiter = RateLimiter::builder(quota).clock(clock.clone()).build();
+    let limiter = RateLimiter::builder()
+        .quota(quota)
+        .clock(clock.clone())
+        .build();
     (limiter.unwrap(), clock)
 }
 
@@ -91,19 +94,26 @@ fn a_snapshot_takes_nothing_and_a_check_agrees_with_it() {
 fn bad_settings_are_refused_by_name() {
     let field = |error: ConfigError| error.field();
     let quota = Quota::per_second(1);
-    let of = |quota| RateLimiter::builder(quota).build().map(drop).map_err(field);
+    let of = |quota| {
+        RateLimiter::builder()
+            .quota(quota)
+            .build()
+            .map(drop)
+            .map_err(field)
+    };
     assert_eq!(of(Quota::per_second(0)), Err("tokens"));
     assert_eq!(of(quota.burst(0)), Err("burst"));
     assert_eq!(of(Quota::per(1, Duration::ZERO)), Err("period"));
     assert_eq!(of(Quota::per(1, Duration::MAX)), Err("period"));
     let keyed = |capacity| {
-        KeyedLimiter::<u8>::builder(quota)
+        KeyedLimiter::<u8>::builder()
+            .quota(quota)
             .capacity(capacity)
             .build()
     };
     assert_eq!(keyed(0).map(drop).map_err(field), Err("capacity"));
     assert_eq!(keyed(usize::MAX).map(drop).map_err(field), Err("capacity"));
-    let permits = |limit| ConcurrencyLimit::builder(limit).build().map(drop);
+    let permits = |limit| ConcurrencyLimit::builder().limit(limit).build().map(drop);
     assert_eq!(permits(0).map_err(field), Err("limit"));
     assert_eq!(permits(usize::MAX).map_err(field), Err("limit"));
 }
@@ -112,18 +122,21 @@ fn bad_settings_are_refused_by_name() {
 fn a_blocking_wait_that_would_be_late_fails_at_once() {
     let (limiter, clock) = limiter(Quota::per_hour(1));
     assert_eq!(limiter.check(), Ok(()));
+    let refused = limiter.wait_timeout_blocking(Duration::from_secs(1));
+    assert!(matches!(refused, Err(WaitError::DeadlineExceeded { .. })));
     let soon = Deadline::after_on(&clock, Duration::from_secs(1));
     let refused = limiter.wait_n_blocking(1, soon).unwrap_err();
     let needed = Duration::from_secs(3600);
     assert_eq!(refused, WaitError::DeadlineExceeded { needed });
-    assert_eq!(limiter.stats().refused_waits, 1);
+    assert_eq!(limiter.stats().refused_waits, 2);
     let too_many = limiter.wait_n_blocking(2, Deadline::NEVER).unwrap_err();
     assert_eq!(too_many, WaitError::ExceedsBurst { asked: 2, burst: 1 });
 }
 
 #[test]
 fn nobody_waits_where_nobody_may() {
-    let limiter = RateLimiter::builder(Quota::per_hour(1))
+    let limiter = RateLimiter::builder()
+        .quota(Quota::per_hour(1))
         .max_waiters(0)
         .build();
     let limiter = limiter.unwrap();
@@ -134,7 +147,9 @@ fn nobody_waits_where_nobody_may() {
 
 #[test]
 fn threads_that_wait_all_get_their_tokens() {
-    let limiter = RateLimiter::builder(Quota::per_second(20_000).burst(1)).build();
+    let limiter = RateLimiter::builder()
+        .quota(Quota::per_second(20_000).burst(1))
+        .build();
     let limiter = limiter.unwrap();
     std::thread::scope(|scope| {
         for _ in 0..8 {
@@ -147,7 +162,9 @@ fn threads_that_wait_all_get_their_tokens() {
 
 #[test]
 fn each_key_has_its_own_quota() {
-    let limiter = KeyedLimiter::<String>::builder(Quota::per_hour(2)).build();
+    let limiter = KeyedLimiter::<String>::builder()
+        .quota(Quota::per_hour(2))
+        .build();
     let limiter = limiter.unwrap();
     assert_eq!(limiter.check_n("a", 2), Ok(()));
     assert!(limiter.check("a").is_err());
@@ -166,7 +183,9 @@ fn keyed(
     ManualClock,
 ) {
     let clock = ManualClock::new();
-    let builder = KeyedLimiter::<u32>::builder(Quota::per_second(1)).capacity(4);
+    let builder = KeyedLimiter::<u32>::builder()
+        .quota(Quota::per_second(1))
+        .capacity(4);
     let limiter = builder.on_full(on_full).clock(clock.clone()).build();
     (limiter.unwrap(), clock)
 }
@@ -204,7 +223,9 @@ fn keys_without_room_can_be_denied() {
 #[test]
 fn room_that_was_made_by_hand_is_found_again() {
     let clock = ManualClock::new();
-    let builder = KeyedLimiter::<u32>::builder(Quota::per_hour(60)).capacity(2);
+    let builder = KeyedLimiter::<u32>::builder()
+        .quota(Quota::per_hour(60))
+        .capacity(2);
     let builder = builder.on_full(OnFull::Deny).clock(clock.clone());
     let limiter = builder.build().unwrap();
     assert_eq!(limiter.check_n(&1, 60), Ok(()));
@@ -237,17 +258,19 @@ fn no_tokens_of_a_key_are_always_there_and_take_no_room() {
 #[test]
 fn absurd_queues_are_refused() {
     let field = |error: ConfigError| error.field();
-    let limiter = RateLimiter::builder(Quota::per_second(1)).max_waiters(usize::MAX);
+    let limiter = RateLimiter::builder()
+        .quota(Quota::per_second(1))
+        .max_waiters(usize::MAX);
     assert_eq!(limiter.build().map(drop).map_err(field), Err("max_waiters"));
-    let limit = ConcurrencyLimit::builder(1).max_waiters(usize::MAX);
+    let limit = ConcurrencyLimit::builder().limit(1).max_waiters(usize::MAX);
     assert_eq!(limit.build().map(drop).map_err(field), Err("max_waiters"));
 }
 
 #[test]
 fn a_wait_for_a_permit_that_is_too_long_is_refused_and_not_given_up() {
-    let limit = ConcurrencyLimit::builder(1).build().unwrap();
+    let limit = ConcurrencyLimit::builder().limit(1).build().unwrap();
     let _held = limit.try_acquire().unwrap();
-    let late = limit.acquire_blocking_until(Duration::ZERO).unwrap_err();
+    let late = limit.acquire_timeout_blocking(Duration::ZERO).unwrap_err();
     assert_eq!(late, AcquireError::TimedOut);
     let stats = limit.stats();
     assert_eq!(
@@ -267,7 +290,7 @@ impl Wake for Refuses {
 
 #[test]
 fn a_waker_that_panics_keeps_nobody_else_waiting() {
-    let limit = ConcurrencyLimit::builder(1).build().unwrap();
+    let limit = ConcurrencyLimit::builder().limit(1).build().unwrap();
     let held = limit.try_acquire().unwrap();
     let refuses = Waker::from(Arc::new(Refuses));
     let counting = CountingWaker::new();
@@ -289,7 +312,7 @@ fn a_waker_that_panics_keeps_nobody_else_waiting() {
 
 #[test]
 fn permits_are_bounded_and_come_back() {
-    let limit = ConcurrencyLimit::builder(3).build().unwrap();
+    let limit = ConcurrencyLimit::builder().limit(3).build().unwrap();
     let held: Vec<_> = (0..3).map(|_| limit.try_acquire().unwrap()).collect();
     assert_eq!(limit.try_acquire().unwrap_err(), TryAcquireError::Full);
     assert_eq!(limit.in_flight(), 3);
@@ -302,7 +325,7 @@ fn permits_are_bounded_and_come_back() {
 
 #[test]
 fn a_blocked_thread_gets_the_permit_that_comes_back() {
-    let limit = ConcurrencyLimit::builder(1).build().unwrap();
+    let limit = ConcurrencyLimit::builder().limit(1).build().unwrap();
     let permit = limit.try_acquire().unwrap();
     std::thread::scope(|scope| {
         let blocked = scope.spawn(|| limit.acquire_blocking().map(drop));
@@ -313,6 +336,37 @@ fn a_blocked_thread_gets_the_permit_that_comes_back() {
         assert_eq!(blocked.join().unwrap(), Ok(()));
     });
     assert_eq!(limit.stats().waited, 1);
+}
+
+#[test]
+fn a_drain_ends_with_the_last_permit_and_says_what_is_out() {
+    let limit = ConcurrencyLimit::builder().limit(2).build().unwrap();
+    assert!(limit.drain_blocking(Deadline::NEVER).is_complete());
+    let permits = [limit.try_acquire().unwrap(), limit.try_acquire().unwrap()];
+    let report = limit.drain_blocking(Duration::ZERO);
+    assert_eq!((report.finished, report.abandoned), (0, 2));
+    std::thread::scope(|scope| {
+        let drains = [(); 2].map(|()| scope.spawn(|| limit.drain_blocking(Deadline::NEVER)));
+        drop(permits);
+        for drain in drains {
+            assert!(drain.join().unwrap().is_complete());
+        }
+    });
+}
+
+#[test]
+fn what_is_required_is_asked_for() {
+    let field =
+        |error: ConfigError| matches!(error, ConfigError::Missing { .. }).then(|| error.field());
+    let limiter = RateLimiter::builder().build().map(drop).map_err(field);
+    assert_eq!(limiter, Err(Some("quota")));
+    let keyed = KeyedLimiter::<u8>::builder()
+        .build()
+        .map(drop)
+        .map_err(field);
+    assert_eq!(keyed, Err(Some("quota")));
+    let limit = ConcurrencyLimit::builder().build().map(drop).map_err(field);
+    assert_eq!(limit, Err(Some("limit")));
 }
 
 #[test]

@@ -96,7 +96,7 @@ proptest! {
     #[test]
     fn a_limiter_is_a_bucket_without_rounding(quota in quotas(), asks in asks()) {
         let clock = ManualClock::new();
-        let limiter = RateLimiter::builder(quota).clock(clock.clone()).build().unwrap();
+        let limiter = RateLimiter::builder().quota(quota).clock(clock.clone()).build().unwrap();
         let mut bucket = Bucket::new(quota);
         let mut now = 0_u128;
         let mut advance = |by: u64| {
@@ -140,7 +140,7 @@ proptest! {
         // Room for all keys but one.
         let quota = Quota::per(1, Duration::from_micros(1)).burst(3);
         let clock = ManualClock::new();
-        let builder = KeyedLimiter::<u8>::builder(quota).capacity(5).on_full(OnFull::Deny);
+        let builder = KeyedLimiter::<u8>::builder().quota(quota).capacity(5).on_full(OnFull::Deny);
         let limiter = builder.clock(clock.clone()).build().unwrap();
         let mut buckets: Vec<Bucket> = (0..6).map(|_| Bucket::new(quota)).collect();
         let mut now = 0;
@@ -161,7 +161,7 @@ proptest! {
 
     #[test]
     fn permits_go_to_those_who_wait_in_order(ops in proptest::collection::vec(0..6_u8, 0..200)) {
-        let limit = ConcurrencyLimit::builder(2).max_waiters(3).build().unwrap();
+        let limit = ConcurrencyLimit::builder().limit(2).max_waiters(3).build().unwrap();
         let mut held: Vec<Permit<'_>> = Vec::new();
         let mut waiting: VecDeque<Pin<Box<Acquire<'_>>>> = VecDeque::new();
         let mut context = Context::from_waker(Waker::noop());

@@ -3,14 +3,18 @@
 
 use std::time::Duration;
 
-use overdrive_ratelimit::{Deadline, Quota, RateLimiter, WaitError};
+use overdrive_ratelimit::{
+    AcquireError, ConcurrencyLimit, Deadline, Quota, RateLimiter, WaitError,
+};
 use overdrive_testkit::TokioClock;
 use tokio::time::Instant;
 
 type Limiter = RateLimiter<TokioClock>;
 
 async fn limiter(quota: Quota) -> Limiter {
-    let builder = RateLimiter::builder(quota).clock(TokioClock::new().await);
+    let builder = RateLimiter::builder()
+        .quota(quota)
+        .clock(TokioClock::new().await);
     builder.build().unwrap()
 }
 
@@ -169,7 +173,9 @@ async fn a_stalled_executor_does_not_earn_a_second_burst() {
 
 #[tokio::test(start_paused = true)]
 async fn the_queue_is_bounded() {
-    let builder = RateLimiter::builder(Quota::per_hour(1)).max_waiters(1);
+    let builder = RateLimiter::builder()
+        .quota(Quota::per_hour(1))
+        .max_waiters(1);
     let limiter = builder.clock(TokioClock::new().await).build().unwrap();
     limiter.check().unwrap();
     let waits = tokio::spawn({
@@ -207,4 +213,23 @@ async fn one_who_looks_in_vain_slows_nobody_down() {
     }
     let took = start.elapsed();
     assert!(took <= Duration::from_millis(14), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_permit_that_does_not_come_in_time_is_not_waited_for() {
+    let limit = ConcurrencyLimit::builder().limit(1).build().unwrap();
+    let permit = limit.acquire_timeout(Duration::ZERO).await.unwrap();
+    let start = Instant::now();
+    let late = limit.acquire_timeout(Duration::from_secs(3)).await;
+    assert_eq!(late.unwrap_err(), AcquireError::TimedOut);
+    assert!(start.elapsed() >= Duration::from_secs(3));
+    let report = limit.drain(Duration::from_secs(2)).await;
+    assert_eq!((report.finished, report.abandoned), (0, 1));
+    drop(permit);
+    assert!(limit.drain(Deadline::NEVER).await.is_complete());
+    let stats = limit.stats();
+    assert_eq!(
+        (stats.refused, stats.abandoned_waits, stats.waiting),
+        (1, 0, 0)
+    );
 }

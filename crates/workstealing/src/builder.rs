@@ -16,10 +16,10 @@ use crate::pool::ThreadPool;
 use crate::settings::ThreadPoolSettings;
 
 /// The bound of the queue when none is given.
-pub const DEFAULT_QUEUE_CAPACITY: usize = 1 << 16;
+pub const DEFAULT_CAPACITY: usize = 1 << 16;
 
 /// The largest accepted bound of the queue.
-pub const MAX_QUEUE_CAPACITY: usize = 1 << 26;
+pub const MAX_CAPACITY: usize = 1 << 26;
 
 /// The largest accepted number of workers.
 pub const MAX_WORKERS: usize = 4096;
@@ -37,13 +37,13 @@ pub const DEFAULT_STARVATION_BOUND: NonZeroU32 = NonZeroU32::new(61).unwrap();
 /// policy; the parts of a join or a scope run at once, on the thread that spawns them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum FullPolicy {
+pub enum Overload {
     /// The task is given back, with [`SpawnError::Full`](crate::SpawnError::Full).
     #[default]
     Reject,
     /// The caller waits for room, or for the pool to close. A thread that is inside a pool, which
     /// might be what the queue waits for, runs the task itself instead.
-    Block,
+    Wait,
     /// The caller runs the task itself. So do not hold a lock over `spawn` that the task takes
     /// too.
     CallerRuns,
@@ -61,8 +61,8 @@ pub enum FullPolicy {
 pub struct ThreadPoolBuilder {
     name: Cow<'static, str>,
     workers: Option<usize>,
-    queue_capacity: usize,
-    when_full: FullPolicy,
+    capacity: usize,
+    overload: Overload,
     stack_size: Option<usize>,
     starvation_bound: NonZeroU32,
     on_panic: Option<PanicHandler>,
@@ -74,8 +74,8 @@ impl ThreadPoolBuilder {
         Self {
             name: Cow::Borrowed("thread pool"),
             workers: None,
-            queue_capacity: DEFAULT_QUEUE_CAPACITY,
-            when_full: FullPolicy::default(),
+            capacity: DEFAULT_CAPACITY,
+            overload: Overload::default(),
             stack_size: None,
             starvation_bound: DEFAULT_STARVATION_BOUND,
             on_panic: None,
@@ -97,15 +97,15 @@ impl ThreadPoolBuilder {
     }
 
     /// The most tasks that wait for a worker, of all priorities together. Default
-    /// [`DEFAULT_QUEUE_CAPACITY`]. The memory is taken as it is needed.
-    pub fn queue_capacity(mut self, n: usize) -> Self {
-        self.queue_capacity = n;
+    /// [`DEFAULT_CAPACITY`]. The memory is taken as it is needed.
+    pub fn capacity(mut self, n: usize) -> Self {
+        self.capacity = n;
         self
     }
 
-    /// What happens when the queue is full. Default [`FullPolicy::Reject`].
-    pub fn when_full(mut self, policy: FullPolicy) -> Self {
-        self.when_full = policy;
+    /// What happens when the queue is full. Default [`Overload::Reject`].
+    pub fn overload(mut self, policy: Overload) -> Self {
+        self.overload = policy;
         self
     }
 
@@ -139,10 +139,10 @@ impl ThreadPoolBuilder {
         self
     }
 
-    /// Takes `workers` and `queue_capacity` from a plain value.
+    /// Takes `workers` and `capacity` from a plain value.
     pub fn settings(mut self, settings: ThreadPoolSettings) -> Self {
         self.workers = settings.workers;
-        self.queue_capacity = settings.queue_capacity;
+        self.capacity = settings.capacity;
         self
     }
 
@@ -150,8 +150,8 @@ impl ThreadPoolBuilder {
     ///
     /// # Errors
     ///
-    /// The first setting that cannot be: zero for `workers`, `queue_capacity` or `stack_size`;
-    /// more than [`MAX_WORKERS`], [`MAX_QUEUE_CAPACITY`] or [`MAX_STACK_SIZE`]; a stack below
+    /// The first setting that cannot be: zero for `workers`, `capacity` or `stack_size`;
+    /// more than [`MAX_WORKERS`], [`MAX_CAPACITY`] or [`MAX_STACK_SIZE`]; a stack below
     /// [`MIN_STACK_SIZE`]; a thread that cannot be started, in which case those that were have
     /// ended.
     pub fn build(self) -> Result<ThreadPool, ConfigError> {
@@ -162,15 +162,15 @@ impl ThreadPoolBuilder {
             Some(n) => n,
         };
         within("workers", workers, 1, MAX_WORKERS)?;
-        within("queue_capacity", self.queue_capacity, 1, MAX_QUEUE_CAPACITY)?;
+        within("capacity", self.capacity, 1, MAX_CAPACITY)?;
         if let Some(bytes) = self.stack_size {
             within("stack_size", bytes, MIN_STACK_SIZE, MAX_STACK_SIZE)?;
         }
         let shared = Shared::new(Parts {
             name: self.name,
             workers,
-            queue_capacity: self.queue_capacity,
-            when_full: self.when_full,
+            capacity: self.capacity,
+            overload: self.overload,
             starvation_bound: self.starvation_bound,
             on_panic: self.on_panic,
             clock: self.clock,
@@ -191,8 +191,8 @@ impl fmt::Debug for ThreadPoolBuilder {
         f.debug_struct("ThreadPoolBuilder")
             .field("name", &self.name)
             .field("workers", &self.workers)
-            .field("queue_capacity", &self.queue_capacity)
-            .field("when_full", &self.when_full)
+            .field("capacity", &self.capacity)
+            .field("overload", &self.overload)
             .field("stack_size", &self.stack_size)
             .field("starvation_bound", &self.starvation_bound)
             .finish_non_exhaustive()
@@ -265,11 +265,8 @@ mod tests {
         let builder = ThreadPool::builder;
         assert_eq!(field(builder().workers(0)), "workers");
         assert_eq!(field(builder().workers(MAX_WORKERS + 1)), "workers");
-        assert_eq!(field(builder().queue_capacity(0)), "queue_capacity");
-        assert_eq!(
-            field(builder().queue_capacity(usize::MAX)),
-            "queue_capacity"
-        );
+        assert_eq!(field(builder().capacity(0)), "capacity");
+        assert_eq!(field(builder().capacity(usize::MAX)), "capacity");
         assert_eq!(field(builder().stack_size(0)), "stack_size");
         assert_eq!(field(builder().stack_size(1)), "stack_size");
         assert_eq!(field(builder().stack_size(usize::MAX)), "stack_size");
@@ -279,7 +276,7 @@ mod tests {
     fn extremes_that_are_allowed_build() {
         let built = ThreadPool::builder()
             .workers(1)
-            .queue_capacity(MAX_QUEUE_CAPACITY)
+            .capacity(MAX_CAPACITY)
             .stack_size(MIN_STACK_SIZE)
             .starvation_bound(NonZeroU32::MAX)
             .build();
@@ -291,8 +288,8 @@ mod tests {
         let shared = Shared::new(Parts {
             name: "test".into(),
             workers: 3,
-            queue_capacity: 1,
-            when_full: FullPolicy::Reject,
+            capacity: 1,
+            overload: Overload::Reject,
             starvation_bound: DEFAULT_STARVATION_BOUND,
             on_panic: None,
             clock: Box::new(PreciseClock),

@@ -12,7 +12,7 @@ use std::thread::{self, JoinHandle};
 use overdrive_core::unwind::{drop_payload, survive};
 use overdrive_core::{Clock, Deadline, DrainReport, Health, Priority};
 
-use crate::builder::FullPolicy;
+use crate::builder::Overload;
 use crate::context;
 use crate::error::{PanicPayload, SpawnError};
 use crate::job::{Fate, Job, Outcome, Reason, Signal};
@@ -26,8 +26,8 @@ pub(crate) type PanicHandler = Box<dyn Fn(&PanicPayload) + Send + Sync>;
 pub(crate) struct Parts {
     pub(crate) name: Cow<'static, str>,
     pub(crate) workers: usize,
-    pub(crate) queue_capacity: usize,
-    pub(crate) when_full: FullPolicy,
+    pub(crate) capacity: usize,
+    pub(crate) overload: Overload,
     pub(crate) starvation_bound: NonZeroU32,
     pub(crate) on_panic: Option<PanicHandler>,
     pub(crate) clock: Box<dyn Clock>,
@@ -67,7 +67,7 @@ impl Shared {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
         let counts = ThreadPoolStats {
             workers: parts.workers,
-            queue_capacity: parts.queue_capacity,
+            capacity: parts.capacity,
             ..ThreadPoolStats::default()
         };
         let state = State {
@@ -125,14 +125,14 @@ impl Shared {
                 state.counts.rejected += 1;
                 return Err(SpawnError::Closed(f));
             }
-            if state.queue.len() < self.parts.queue_capacity {
+            if state.queue.len() < self.parts.capacity {
                 return Ok(Some(self.push(&mut state, make(f))));
             }
-            match self.parts.when_full {
+            match self.parts.overload {
                 _ if !may_wait => break,
-                FullPolicy::Reject => break,
+                Overload::Reject => break,
                 // Who is in a pool may be what the queue waits for.
-                FullPolicy::Block if !context::is_in_any() => {
+                Overload::Wait if !context::is_in_any() => {
                     state.blocked += 1;
                     state = self
                         .room
@@ -140,7 +140,7 @@ impl Shared {
                         .unwrap_or_else(PoisonError::into_inner);
                     state.blocked -= 1;
                 }
-                FullPolicy::Block | FullPolicy::CallerRuns => {
+                Overload::Wait | Overload::CallerRuns => {
                     Self::begin_at_once(&mut state);
                     drop(state);
                     self.settle(make(f), None, None);
@@ -158,7 +158,7 @@ impl Shared {
     /// The queue is full: the caller has to settle the job, without a ticket.
     pub(crate) fn fork(&self, job: Job) -> Result<Ticket, Job> {
         let mut state = self.lock();
-        if state.queue.len() < self.parts.queue_capacity {
+        if state.queue.len() < self.parts.capacity {
             return Ok(self.push(&mut state, job));
         }
         Self::begin_at_once(&mut state);
@@ -287,7 +287,7 @@ impl Shared {
         let state = self.lock();
         if state.closed {
             Health::Unhealthy
-        } else if state.queue.len() * 4 >= self.parts.queue_capacity * 3 {
+        } else if state.queue.len() * 4 >= self.parts.capacity * 3 {
             Health::Degraded
         } else {
             Health::Healthy
@@ -349,7 +349,7 @@ impl Shared {
         }
         drop(state);
         for job in jobs {
-            self.settle(job, None, Some(Reason::Closed));
+            self.settle(job, None, Some(Reason::Abandoned));
         }
     }
 

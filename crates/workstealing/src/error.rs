@@ -21,7 +21,7 @@ use std::sync::{Mutex, PoisonError};
 /// ```
 #[non_exhaustive]
 pub enum SpawnError<F> {
-    /// The queue is full, and [`FullPolicy`](crate::FullPolicy) or the `try_` form say not to wait.
+    /// The queue is full, and [`Overload`](crate::Overload) or the `try_` form say not to wait.
     Full(F),
     /// The pool is closed.
     Closed(F),
@@ -73,7 +73,7 @@ pub enum TaskError {
     DeadlineExceeded,
     /// It was still queued when the time of [`shutdown`](crate::ThreadPool::shutdown) was up, and
     /// did not run.
-    Closed,
+    Abandoned,
 }
 
 impl TaskError {
@@ -118,7 +118,7 @@ impl fmt::Display for TaskError {
             },
             Self::Cancelled => f.write_str("the task was cancelled"),
             Self::DeadlineExceeded => f.write_str("the deadline passed before the task started"),
-            Self::Closed => f.write_str("the thread pool was shut down before the task started"),
+            Self::Abandoned => f.write_str("the thread pool was shut down before the task started"),
         }
     }
 }

@@ -286,7 +286,7 @@ impl From<Reason> for TaskError {
     fn from(reason: Reason) -> Self {
         match reason {
             Reason::Cancelled => Self::Cancelled,
-            Reason::Closed => Self::Closed,
+            Reason::Abandoned => Self::Abandoned,
             Reason::Expired => Self::DeadlineExceeded,
         }
     }

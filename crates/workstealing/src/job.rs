@@ -25,7 +25,7 @@ pub(crate) enum Fate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
     Cancelled,
-    Closed,
+    Abandoned,
     Expired,
 }
 

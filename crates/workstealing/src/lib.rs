@@ -5,7 +5,7 @@
 //! use std::time::Duration;
 //! use overdrive_workstealing::{Priority, ThreadPool};
 //!
-//! let pool = ThreadPool::builder().name("images").workers(4).queue_capacity(1000).build()?;
+//! let pool = ThreadPool::builder().name("images").workers(4).capacity(1000).build()?;
 //!
 //! // A result, waited for by a thread or awaited in async code.
 //! let task = pool.submit(|| (1..=20_u64).product::<u64>())?;
@@ -73,7 +73,7 @@
 //! | module | idea |
 //! |---|---|
 //! | `pool` | [`ThreadPool`], the free functions [`join()`] and [`scope()`] |
-//! | `builder` | [`ThreadPoolBuilder`] and its checks, [`FullPolicy`] |
+//! | `builder` | [`ThreadPoolBuilder`] and its checks, [`Overload`] |
 //! | `task` | [`TaskBuilder`]: priority and deadline |
 //! | `handle` | [`TaskHandle`], [`CancelOnDrop`] |
 //! | `scope` | [`Scope`]; unsafe |
@@ -105,8 +105,8 @@ mod wait;
 pub use overdrive_core::{Clock, ConfigError, Deadline, DrainReport, Health, Priority};
 
 pub use crate::builder::{
-    DEFAULT_QUEUE_CAPACITY, DEFAULT_STARVATION_BOUND, FullPolicy, MAX_QUEUE_CAPACITY,
-    MAX_STACK_SIZE, MAX_WORKERS, MIN_STACK_SIZE, ThreadPoolBuilder,
+    DEFAULT_CAPACITY, DEFAULT_STARVATION_BOUND, MAX_CAPACITY, MAX_STACK_SIZE, MAX_WORKERS,
+    MIN_STACK_SIZE, Overload, ThreadPoolBuilder,
 };
 pub use crate::error::{PanicPayload, SpawnError, TaskError};
 pub use crate::handle::{CancelOnDrop, TaskHandle};

@@ -51,7 +51,7 @@ use crate::task::TaskBuilder;
 /// itself because the queue was full. What would have to wait for itself there does not:
 /// [`drain`](Self::drain), [`shutdown`](Self::shutdown) and [`wait_idle`](Self::wait_idle) of that
 /// pool return at once, a [`join`](TaskHandle::join) of a queued task runs it, and
-/// [`FullPolicy::Block`](crate::FullPolicy::Block) runs the task instead of waiting for room.
+/// [`Overload::Wait`](crate::Overload::Wait) runs the task instead of waiting for room.
 #[derive(Clone)]
 pub struct ThreadPool {
     owner: Arc<Owner>,
@@ -96,7 +96,7 @@ impl ThreadPool {
 
     /// Has `f` run by a worker. Cost: an allocation and the pool's lock.
     ///
-    /// If the queue is full, [`FullPolicy`](crate::FullPolicy) decides. A panic in `f` is given to
+    /// If the queue is full, [`Overload`](crate::Overload) decides. A panic in `f` is given to
     /// [`on_panic`](ThreadPoolBuilder::on_panic) and counted.
     ///
     /// # Errors
@@ -122,7 +122,7 @@ impl ThreadPool {
     /// Has `f` run by a worker, and its result handed over. Cost: three allocations and the pool's
     /// lock.
     ///
-    /// If the queue is full, [`FullPolicy`](crate::FullPolicy) decides.
+    /// If the queue is full, [`Overload`](crate::Overload) decides.
     ///
     /// # Errors
     /// The pool is closed, or its queue is full and it rejects then. The closure is in the error.
@@ -222,7 +222,7 @@ impl ThreadPool {
     /// several that shut it down at the same time, one joins.
     ///
     /// At the deadline, in real time, what is still queued is dropped on this thread; its handles
-    /// give [`TaskError::Closed`](crate::TaskError::Closed). What runs then is left to end, as no
+    /// give [`TaskError::Abandoned`](crate::TaskError::Abandoned). What runs then is left to end, as no
     /// thread can be stopped, and the threads end after it. The parts of a running join or scope
     /// still run, on the thread that waits for them at the latest. All of these are reported as
     /// abandoned.

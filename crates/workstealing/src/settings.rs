@@ -1,6 +1,6 @@
 //! Numbers for a thread pool as a plain value, to be kept in a service's configuration.
 
-use crate::builder::DEFAULT_QUEUE_CAPACITY;
+use crate::builder::DEFAULT_CAPACITY;
 
 /// The numbers of a thread pool. With the feature `serde` it can be read from a configuration
 /// file; missing fields take their defaults, unknown ones are errors.
@@ -14,7 +14,7 @@ use crate::builder::DEFAULT_QUEUE_CAPACITY;
 /// let mut settings = ThreadPoolSettings::api();
 /// settings.workers = Some(2);
 /// let pool = ThreadPool::builder().settings(settings).build()?;
-/// assert_eq!(pool.stats().queue_capacity, 5000);
+/// assert_eq!(pool.stats().capacity, 5000);
 /// # Ok::<(), overdrive_workstealing::ConfigError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,15 +28,15 @@ pub struct ThreadPoolSettings {
     /// See [`ThreadPoolBuilder::workers`](crate::ThreadPoolBuilder::workers); `None` is its
     /// default.
     pub workers: Option<usize>,
-    /// See [`ThreadPoolBuilder::queue_capacity`](crate::ThreadPoolBuilder::queue_capacity).
-    pub queue_capacity: usize,
+    /// See [`ThreadPoolBuilder::capacity`](crate::ThreadPoolBuilder::capacity).
+    pub capacity: usize,
 }
 
 impl ThreadPoolSettings {
-    const fn of(workers: usize, queue_capacity: usize) -> Self {
+    const fn of(workers: usize, capacity: usize) -> Self {
         Self {
             workers: Some(workers),
-            queue_capacity,
+            capacity,
         }
     }
 
@@ -55,17 +55,17 @@ impl ThreadPoolSettings {
     /// For background work in bulk: 50 workers, the default bound of the queue.
     #[must_use]
     pub const fn background() -> Self {
-        Self::of(50, DEFAULT_QUEUE_CAPACITY)
+        Self::of(50, DEFAULT_CAPACITY)
     }
 }
 
 impl Default for ThreadPoolSettings {
     /// The builder's own defaults: a worker per processor,
-    /// [`DEFAULT_QUEUE_CAPACITY`](crate::DEFAULT_QUEUE_CAPACITY).
+    /// [`DEFAULT_CAPACITY`](crate::DEFAULT_CAPACITY).
     fn default() -> Self {
         Self {
             workers: None,
-            queue_capacity: DEFAULT_QUEUE_CAPACITY,
+            capacity: DEFAULT_CAPACITY,
         }
     }
 }
@@ -85,7 +85,7 @@ mod tests {
         ] {
             let built = ThreadPool::builder().settings(settings.clone()).build();
             let stats = built.unwrap().stats();
-            assert_eq!(stats.queue_capacity, settings.queue_capacity);
+            assert_eq!(stats.capacity, settings.capacity);
             assert_eq!(stats.workers, settings.workers.unwrap_or(stats.workers));
         }
     }

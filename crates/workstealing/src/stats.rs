@@ -8,7 +8,7 @@ use crate::job::{Outcome, Reason};
 /// count as tasks, whoever runs them. At every moment
 ///
 /// ```text
-/// spawned = completed + panicked + cancelled + expired + discarded + queued + running
+/// spawned = completed + panicked + cancelled + expired + abandoned + queued + running
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -16,7 +16,7 @@ pub struct ThreadPoolStats {
     /// The threads that the pool was built with.
     pub workers: usize,
     /// The most tasks that may be queued.
-    pub queue_capacity: usize,
+    pub capacity: usize,
     /// Waiting tasks of high priority.
     pub queued_high: usize,
     /// Waiting tasks of normal priority.
@@ -36,7 +36,7 @@ pub struct ThreadPoolStats {
     /// Tasks whose deadline passed before they started, and that did not run.
     pub expired: u64,
     /// Tasks that were still queued when the time of a shutdown was up, and did not run.
-    pub discarded: u64,
+    pub abandoned: u64,
     /// Tasks that were given back because the queue was full or the pool closed. Not accepted.
     pub rejected: u64,
     /// Accepted tasks that the spawning thread had to run at once, because the queue was full.
@@ -62,7 +62,7 @@ impl ThreadPoolStats {
     /// Accepted tasks that have ended, in whatever way.
     #[must_use]
     pub const fn ended(&self) -> u64 {
-        self.completed + self.panicked + self.cancelled + self.expired + self.discarded
+        self.completed + self.panicked + self.cancelled + self.expired + self.abandoned
     }
 
     pub(crate) fn count(&mut self, outcome: &Outcome) {
@@ -70,7 +70,7 @@ impl ThreadPoolStats {
             Outcome::Completed => &mut self.completed,
             Outcome::Panicked(_) => &mut self.panicked,
             Outcome::Discarded(Reason::Cancelled) => &mut self.cancelled,
-            Outcome::Discarded(Reason::Closed) => &mut self.discarded,
+            Outcome::Discarded(Reason::Abandoned) => &mut self.abandoned,
             Outcome::Discarded(Reason::Expired) => &mut self.expired,
         };
         *counter += 1;

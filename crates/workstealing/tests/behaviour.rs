@@ -13,8 +13,8 @@ use std::thread;
 use std::time::Duration;
 
 use overdrive_workstealing::{
-    CancelOnDrop, Deadline, FullPolicy, Health, PanicPayload, Priority, Scope, SpawnError,
-    TaskError, TaskHandle, ThreadPool, ThreadPoolBuilder, ThreadPoolStats, join, scope,
+    CancelOnDrop, Deadline, Health, Overload, PanicPayload, Priority, Scope, SpawnError, TaskError,
+    TaskHandle, ThreadPool, ThreadPoolBuilder, ThreadPoolStats, join, scope,
 };
 use support::{Gate, builder, elsewhere, pool};
 
@@ -167,7 +167,7 @@ fn a_low_task_is_not_starved() {
 
 #[test]
 fn a_full_queue_gives_the_task_back() {
-    let pool = builder(1).queue_capacity(4).build().unwrap();
+    let pool = builder(1).capacity(4).build().unwrap();
     let gate = Gate::hold(&pool);
     assert_eq!(pool.health(), Health::Healthy);
     for _ in 0..4 {
@@ -188,8 +188,8 @@ fn a_full_queue_gives_the_task_back() {
 #[test]
 fn a_full_queue_may_have_the_caller_run_the_task() {
     let pool = builder(1)
-        .queue_capacity(1)
-        .when_full(FullPolicy::CallerRuns)
+        .capacity(1)
+        .overload(Overload::CallerRuns)
         .build()
         .unwrap();
     let gate = Gate::hold(&pool);
@@ -206,8 +206,8 @@ fn a_full_queue_may_have_the_caller_run_the_task() {
 #[test]
 fn a_full_queue_may_have_the_caller_wait_for_room() {
     let pool = builder(1)
-        .queue_capacity(1)
-        .when_full(FullPolicy::Block)
+        .capacity(1)
+        .overload(Overload::Wait)
         .build()
         .unwrap();
     let gate = Gate::hold(&pool);
@@ -230,8 +230,8 @@ fn a_full_queue_may_have_the_caller_wait_for_room() {
 #[test]
 fn a_worker_never_waits_for_room_in_a_queue() {
     let pool = builder(1)
-        .queue_capacity(1)
-        .when_full(FullPolicy::Block)
+        .capacity(1)
+        .overload(Overload::Wait)
         .build()
         .unwrap();
     let inner = pool.clone();
@@ -248,7 +248,7 @@ fn a_worker_never_waits_for_room_in_a_queue() {
 
 #[test]
 fn a_cancelled_task_does_not_run_and_frees_its_place() {
-    let pool = builder(1).queue_capacity(1).build().unwrap();
+    let pool = builder(1).capacity(1).build().unwrap();
     let gate = Gate::hold(&pool);
     let captured = Arc::new(());
     let kept = Arc::clone(&captured);
@@ -377,7 +377,7 @@ fn both_sides_of_a_join_run_at_once_when_a_worker_is_free() {
 
 #[test]
 fn parts_run_at_once_when_the_queue_is_full() {
-    let pool = builder(1).queue_capacity(1).build().unwrap();
+    let pool = builder(1).capacity(1).build().unwrap();
     let gate = Gate::hold(&pool);
     pool.spawn(|| ()).unwrap();
     let mut squares = [0; 5];
@@ -441,9 +441,9 @@ fn figures_add_up() {
     fn check(stats: &ThreadPoolStats) {
         let sum = stats.ended() + stats.outstanding() as u64;
         assert_eq!(stats.spawned, sum, "{stats:?}");
-        assert!(stats.queued() <= stats.queue_capacity, "{stats:?}");
+        assert!(stats.queued() <= stats.capacity, "{stats:?}");
     }
-    let pool = builder(3).queue_capacity(8).build().unwrap();
+    let pool = builder(3).capacity(8).build().unwrap();
     thread::scope(|threads| {
         for _ in 0..3 {
             threads.spawn(|| {

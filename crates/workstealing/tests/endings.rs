@@ -125,9 +125,9 @@ fn at_the_deadline_of_a_shutdown_queued_tasks_are_dropped() {
     let task = pool.submit(|| 1).unwrap();
     let report = pool.shutdown(Duration::ZERO);
     assert_eq!((report.finished, report.abandoned), (0, 2));
-    assert!(matches!(task.join(), Err(TaskError::Closed)));
+    assert!(matches!(task.join(), Err(TaskError::Abandoned)));
     gate.open();
     assert!(pool.shutdown(Deadline::NEVER).is_complete());
     let stats = pool.stats();
-    assert_eq!((stats.discarded, stats.completed), (1, 1));
+    assert_eq!((stats.abandoned, stats.completed), (1, 1));
 }

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use overdrive_workstealing::{
-    Clock, Deadline, FullPolicy, SpawnError, TaskError, ThreadPool, join, scope,
+    Clock, Deadline, Overload, SpawnError, TaskError, ThreadPool, join, scope,
 };
 use support::{Gate, builder, elsewhere, pool};
 
@@ -134,7 +134,7 @@ fn closures_whose_drop_panics_end_nothing() {
     let gate = Gate::hold(&pool);
     let closed = pool.submit(holding()).unwrap();
     assert_eq!(pool.shutdown(Duration::ZERO).abandoned, 2);
-    assert!(matches!(closed.join(), Err(TaskError::Closed)));
+    assert!(matches!(closed.join(), Err(TaskError::Abandoned)));
     gate.open();
     assert!(pool.wait_idle(Deadline::NEVER));
 }
@@ -328,14 +328,14 @@ fn a_shutdown_in_the_middle_of_a_scope_lets_it_end() {
     assert_eq!(ran.recv().unwrap(), 3);
     gate.open();
     assert!(pool.shutdown(Deadline::NEVER).is_complete());
-    assert_eq!(pool.stats().discarded, 0);
+    assert_eq!(pool.stats().abandoned, 0);
 }
 
 #[test]
 fn closing_releases_those_who_wait_for_room() {
     let pool = builder(1)
-        .queue_capacity(1)
-        .when_full(FullPolicy::Block)
+        .capacity(1)
+        .overload(Overload::Wait)
         .build()
         .unwrap();
     let gate = Gate::hold(&pool);

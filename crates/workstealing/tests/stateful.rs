@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use overdrive_core::clock::{Clock, ManualClock, Timestamp};
 use overdrive_workstealing::{
-    Deadline, FullPolicy, Priority, SpawnError, TaskError, TaskHandle, ThreadPool, ThreadPoolStats,
+    Deadline, Overload, Priority, SpawnError, TaskError, TaskHandle, ThreadPool, ThreadPoolStats,
 };
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
@@ -84,7 +84,7 @@ enum Refusal {
 struct Model {
     capacity: usize,
     bound: u32,
-    policy: FullPolicy,
+    policy: Overload,
     now: u64,
     closed: bool,
     /// In the order in which they came.
@@ -106,7 +106,7 @@ impl Model {
         only_try: bool,
     ) -> Result<usize, Refusal> {
         let full = self.queued.len() == self.capacity;
-        let run_here = !only_try && self.policy == FullPolicy::CallerRuns;
+        let run_here = !only_try && self.policy == Overload::CallerRuns;
         if self.closed || (full && !run_here) {
             self.rejected += 1;
             return Err(if self.closed {
@@ -196,7 +196,7 @@ impl Model {
         assert_eq!(stats.panicked, self.count(Fate::Panicked), "{stats:?}");
         assert_eq!(stats.cancelled, self.count(Fate::Cancelled), "{stats:?}");
         assert_eq!(stats.expired, self.count(Fate::Expired), "{stats:?}");
-        assert_eq!(stats.discarded, self.count(Fate::Closed), "{stats:?}");
+        assert_eq!(stats.abandoned, self.count(Fate::Closed), "{stats:?}");
         assert_eq!(stats.spawned, self.fates.len() as u64, "{stats:?}");
         assert_eq!(stats.rejected, self.rejected, "{stats:?}");
         assert_eq!(stats.caller_ran, self.caller_ran, "{stats:?}");
@@ -243,12 +243,12 @@ struct Test {
 }
 
 impl Test {
-    fn new(capacity: usize, bound: u32, policy: FullPolicy) -> Self {
+    fn new(capacity: usize, bound: u32, policy: Overload) -> Self {
         let clock = ManualClock::new();
         let pool = support::builder(1)
-            .queue_capacity(capacity)
+            .capacity(capacity)
             .starvation_bound(NonZeroU32::new(bound).unwrap())
-            .when_full(policy)
+            .overload(policy)
             .clock(clock.clone())
             .build()
             .unwrap();
@@ -349,7 +349,7 @@ impl Test {
 
     fn add(&mut self, priority: Priority, deadline: Option<u64>, handle: bool, only_try: bool) {
         // A blocking form would wait for the test itself.
-        let only_try = only_try || self.model.policy == FullPolicy::Block;
+        let only_try = only_try || self.model.policy == Overload::Wait;
         let id = self.model.fates.len();
         let expected = self.model.add(priority, deadline, only_try);
         let script = self.script.clone();
@@ -416,7 +416,7 @@ impl Test {
                 }
                 Err(TaskError::Cancelled) => Fate::Cancelled,
                 Err(TaskError::DeadlineExceeded) => Fate::Expired,
-                Err(TaskError::Closed) => Fate::Closed,
+                Err(TaskError::Abandoned) => Fate::Closed,
                 Err(other) => panic!("{other}"),
             };
             assert_eq!(fate, self.model.fates[id], "task {id}");
@@ -446,9 +446,9 @@ fn random_operations_do_what_the_model_says() {
     let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[11; 32]);
     let mut runner = TestRunner::new_with_rng(config, rng);
     let policy = prop_oneof![
-        Just(FullPolicy::Reject),
-        Just(FullPolicy::Block),
-        Just(FullPolicy::CallerRuns),
+        Just(Overload::Reject),
+        Just(Overload::Wait),
+        Just(Overload::CallerRuns),
     ];
     let input = (
         prop::collection::vec(op(), length),

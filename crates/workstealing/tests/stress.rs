@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use overdrive_workstealing::{Deadline, FullPolicy, Priority, TaskError, ThreadPool};
+use overdrive_workstealing::{Deadline, Overload, Priority, TaskError, ThreadPool};
 use support::builder;
 
 /// Small numbers, the same in each run.
@@ -57,7 +57,7 @@ fn user(pool: &ThreadPool, seed: u64, steps: &AtomicU64) {
                 let late = Deadline::after(Duration::from_micros(dice.roll(50)));
                 match task.deadline(late).submit(move || n).map(|h| h.join()) {
                     Ok(Ok(m)) => assert_eq!(m, n),
-                    Ok(Err(TaskError::DeadlineExceeded | TaskError::Closed)) | Err(_) => {}
+                    Ok(Err(TaskError::DeadlineExceeded | TaskError::Abandoned)) | Err(_) => {}
                     Ok(Err(error)) => panic!("{error}"),
                 }
             }
@@ -67,14 +67,14 @@ fn user(pool: &ThreadPool, seed: u64, steps: &AtomicU64) {
                 let nested = move || inner.submit(move || n).ok().map(|h| h.join());
                 match task.submit(nested).map(|handle| handle.join()) {
                     Ok(Ok(Some(Ok(m)))) => assert_eq!(m, n),
-                    Ok(Ok(_) | Err(TaskError::Closed)) | Err(_) => {}
+                    Ok(Ok(_) | Err(TaskError::Abandoned)) | Err(_) => {}
                     Ok(Err(error)) => panic!("{error}"),
                 }
             }
             6 => drop(task.spawn(|| ())),
             _ => match task.submit(move || n).map(|handle| handle.join()) {
                 Ok(Ok(m)) => assert_eq!(m, n),
-                Ok(Err(TaskError::Closed)) | Err(_) => {}
+                Ok(Err(TaskError::Abandoned)) | Err(_) => {}
                 Ok(Err(error)) => panic!("{error}"),
             },
         }
@@ -87,14 +87,10 @@ fn users_of_all_kinds_and_an_end() {
     let deep = std::env::var_os("OVERDRIVE_DEEP").is_some_and(|value| value == "1");
     for round in 0..if deep { 2_000 } else { 20 } {
         let mut dice = Dice(round);
-        let policies = [
-            FullPolicy::Block,
-            FullPolicy::CallerRuns,
-            FullPolicy::Reject,
-        ];
+        let policies = [Overload::Wait, Overload::CallerRuns, Overload::Reject];
         let pool = builder(1 + dice.roll(3) as usize)
-            .queue_capacity(1 + dice.roll(3) as usize)
-            .when_full(policies[dice.roll(3) as usize])
+            .capacity(1 + dice.roll(3) as usize)
+            .overload(policies[dice.roll(3) as usize])
             .build()
             .unwrap();
         let steps = AtomicU64::new(0);

@@ -231,13 +231,16 @@ impl App {
         };
         Ok(Self {
             folder: options.folder.clone(),
-            pace: RateLimiter::builder(Quota::per_second(options.per_second))
+            pace: RateLimiter::builder()
+                .quota(Quota::per_second(options.per_second))
                 .name("pace")
                 .build()?,
-            packages: KeyedLimiter::<String>::builder(Quota::per_second(options.per_package))
+            packages: KeyedLimiter::<String>::builder()
+                .quota(Quota::per_second(options.per_package))
                 .name("packages")
                 .build()?,
-            in_work: ConcurrencyLimit::builder(options.in_work)
+            in_work: ConcurrencyLimit::builder()
+                .limit(options.in_work)
                 .name("in work")
                 .build()?,
             numbers,

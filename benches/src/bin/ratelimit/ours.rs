@@ -12,7 +12,7 @@ impl Check for RateLimiter {
             Rate::Billion => Quota::per_second(1_000_000_000),
             Rate::Exhausted => Quota::per_hour(1),
         };
-        match Self::builder(quota).build() {
+        match Self::builder().quota(quota).build() {
             Ok(limiter) => limiter,
             Err(error) => panic!("a valid quota was refused: {error}"),
         }
@@ -25,7 +25,7 @@ impl Check for RateLimiter {
 
 impl Permits for ConcurrencyLimit {
     fn new(limit: usize) -> Self {
-        match Self::builder(limit).build() {
+        match Self::builder().limit(limit).build() {
             Ok(limit) => limit,
             Err(error) => panic!("a valid limit was refused: {error}"),
         }
