@@ -87,7 +87,7 @@ async fn the_life_of_an_entry_is_the_servers_too() {
     drop(cache.insert(1, "one".to_owned()).await.unwrap());
     let key = "nextevent:v2:test:k:1";
     let left = server.command(&["PTTL", key]).unwrap();
-    let overdrive_testkit::Reply::Int(left) = left else {
+    let overdrive_testkit::Reply::Integer(left) = left else {
         panic!("{left:?}");
     };
     assert!((100_000..=150_000).contains(&left), "{left}");

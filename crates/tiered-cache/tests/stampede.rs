@@ -223,7 +223,8 @@ async fn a_loader_that_takes_too_long_is_dropped() {
     let limit = Duration::from_secs(3);
     let cache = local().loader_timeout(limit).build().unwrap();
     let loader = Loader::held();
-    let error = cache.load(&1, || loader.clone().run()).await.unwrap_err();
+    let held = loader.clone();
+    let error = cache.load(&1, || held.run()).await.unwrap_err();
     assert!(matches!(error, LoadError::TimedOut { after } if after == limit));
     assert_eq!(Arc::strong_count(&loader.calls), 1);
 }
