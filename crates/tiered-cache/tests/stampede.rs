@@ -256,7 +256,10 @@ fn a_runtime_that_ends_lets_go_of_those_who_wait() {
     };
     let (first, second) = (runtime(), runtime());
     let (cache, loader) = (local().build().unwrap(), Loader::held());
-    let ask = |runtime: &tokio::runtime::Runtime| runtime.block_on(async { loader.ask(&cache, 1) });
+    let ask = |runtime: &tokio::runtime::Runtime| {
+        let _entered = runtime.enter();
+        loader.ask(&cache, 1)
+    };
     drop(ask(&first));
     while loader.calls() == 0 {
         std::thread::yield_now();

@@ -252,9 +252,8 @@ fn run(setup: Setup, ops: &[Op]) {
                 );
             }
             Op::Retain(divisor) => {
-                let expected =
-                    spec.remove_if(|spec, e| spec.is_live(e) && e.key.is_divided_by(divisor));
-                let got = cache.retain(|key, _| !key.is_divided_by(divisor));
+                let expected = spec.remove_if(|spec, e| spec.is_live(e) && divides(divisor, e.key));
+                let got = cache.retain(|key, _| !divides(divisor, *key));
                 assert_eq!(got, expected, "{op:?}");
             }
         }
@@ -274,14 +273,8 @@ fn run(setup: Setup, ops: &[Op]) {
     assert_eq!(counter.alive(), 0);
 }
 
-trait IsDividedBy {
-    fn is_divided_by(self, divisor: u8) -> bool;
-}
-
-impl IsDividedBy for u8 {
-    fn is_divided_by(self, divisor: u8) -> bool {
-        self % divisor == 0
-    }
+fn divides(divisor: u8, key: u8) -> bool {
+    key % divisor == 0
 }
 
 #[test]

@@ -130,7 +130,7 @@ async fn a_hit_in_the_second_tier_is_promoted_for_what_is_left_of_its_life() {
         state
             .map
             .values_mut()
-            .for_each(|s| s.remaining = Some(3 * SECOND))
+            .for_each(|s| s.remaining = Some(3 * SECOND));
     });
     assert_eq!(tier(&cache).await, Some(("one".to_owned(), Tier::Second)));
     assert_eq!(tier(&short).await, Some(("one".to_owned(), Tier::Second)));
@@ -235,7 +235,7 @@ async fn a_stale_value_stands_in_for_a_failed_load_and_not_after_an_invalidation
         state
             .map
             .values_mut()
-            .for_each(|s| s.remaining = Some(6 * SECOND))
+            .for_each(|s| s.remaining = Some(6 * SECOND));
     });
     assert_eq!(tier(&cache).await, None, "a get gives nothing stale");
     let fails = || async { Err::<String, _>("no") };
