@@ -24,13 +24,21 @@ const LIBRARIES: &[&str] = &[
 /// The crates that have loom models.
 const MODELLED: &[&str] = &["overdrive-pool"];
 /// The benchmark suites; the scenarios of each compile without its peers.
-const SUITES: &[&str] = &["batch", "pipeline", "pool", "ratelimit", "workstealing"];
+const SUITES: &[&str] = &[
+    "batch",
+    "cache",
+    "pipeline",
+    "pool",
+    "ratelimit",
+    "workstealing",
+];
 /// Everything but the peers.
 const FEATURES: &str = "overdrive/batch,overdrive/cache,overdrive/pipeline,overdrive/pool,\
-    overdrive/ratelimit,overdrive/workstealing,overdrive/serde,overdrive/tokio,\
+    overdrive/ratelimit,overdrive/workstealing,overdrive/redis,overdrive/serde,overdrive/tokio,\
     overdrive-batch/serde,overdrive-batch/tokio,overdrive-pool/serde,overdrive-ratelimit/serde,overdrive-ratelimit/tokio,\
-    overdrive-remote/serde,overdrive-testkit/tokio,overdrive-workstealing/serde,\
-    overdrive-benches/batch,overdrive-benches/pipeline,overdrive-benches/pool,overdrive-benches/ratelimit,\
+    overdrive-remote/serde,overdrive-testkit/tokio,overdrive-tiered-cache/redis,\
+    overdrive-tiered-cache/serde,overdrive-tiered-cache/tokio,overdrive-workstealing/serde,\
+    overdrive-benches/batch,overdrive-benches/cache,overdrive-benches/pipeline,overdrive-benches/pool,overdrive-benches/ratelimit,\
     overdrive-benches/workstealing";
 
 struct Job {

@@ -27,7 +27,7 @@ const DEFAULT_BUILDS: &[(&str, &[&str])] = &[
     ("overdrive-pipeline", FUTURES),
     ("overdrive-pool", &[]),
     ("overdrive-ratelimit", &[]),
-    ("overdrive-tiered-cache", &[]),
+    ("overdrive-tiered-cache", &["hashbrown"]),
     ("overdrive-workstealing", &[]),
     ("overdrive", &[]),
 ];

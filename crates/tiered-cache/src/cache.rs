@@ -78,7 +78,6 @@ pub(crate) struct Shared<K, V> {
 
 impl<K: Hash + Eq, V> Cache<K, V> {
     /// Starts the set-up of a cache.
-    #[must_use]
     pub fn builder() -> CacheBuilder<K, V> {
         CacheBuilder::new()
     }

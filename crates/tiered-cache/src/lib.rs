@@ -1,4 +1,74 @@
 //! A cache in tiers: request scope, memory, a remote store, and a loader that runs once.
+//!
+//! [`Cache`] is the memory tier alone: synchronous, without a runtime.
+//!
+//! ```
+//! use std::time::Duration;
+//! use overdrive_tiered_cache::{Cache, EntryOptions};
+//!
+//! let pages = Cache::builder()
+//!     .max_entries(10_000)
+//!     .time_to_live(Duration::from_secs(300))
+//!     .build()?;
+//! pages.insert_with("/", "welcome".to_owned(), EntryOptions::new().tag("static"))?;
+//! assert_eq!(pages.get("/").as_deref(), Some("welcome"));
+//! pages.invalidate_tag("static");
+//! assert_eq!(pages.get("/"), None);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! `TieredCache` (feature `tokio`) puts it before a `SecondTier` that several
+//! processes share and a loader, and adds `RequestScope` in front.
+//!
+//! # Rules
+//!
+//! | case | rule |
+//! |---|---|
+//! | many ask for what is not there | one makes it; the others wait for it |
+//! | an invalidation or insertion while a value is loaded | the value goes to its callers, and is not stored |
+//! | the second tier is away, on a read | counted apart from misses; a `get` is an error, a `load` goes on to the loader |
+//! | on a write | the value is in memory, and the answer says so |
+//! | on an invalidation | memory is done, and the answer is an error |
+//! | a hit in the second tier | kept in memory for what is left of its life at most |
+//! | a life of zero | not stored, and what is there removed |
+//! | a value too large for a tier | not in that tier, and what is there removed |
+//! | damaged or foreign data in the second tier, another schema | a miss, counted |
+//! | the loader fails | its error to all who wait, or a stale value if that is allowed |
+//!
+//! # Cost
+//! One lock for the memory tier, and a strict order of use, so each hit writes: threads that use
+//! one cache at once wait for each other. Expiry is looked at when an entry is met. Tags are an
+//! index, and their invalidation is linear in the entries that have them.
+//!
+//! Not here: word from one process to the memory of another (they are behind by `local_ttl` at
+//! most), one loader for several processes, refreshing before expiry, retrying failed writes to
+//! the second tier.
+//!
+//! # Map
+//!
+//! | module | idea |
+//! |---|---|
+//! | `cache` | [`Cache`] |
+//! | `builder` | [`CacheBuilder`] and its checks |
+//! | `flight` | values made once |
+//! | `store` | entries, order of use, expiry, tags |
+//! | `table` | a map with hashes computed outside of locks |
+//! | `garbage` | what is dropped once no lock is held |
+//! | `options`, `settings`, `stats`, `rejected` | [`EntryOptions`], [`Ttl`]; [`CacheSettings`]; [`CacheStats`]; [`Rejected`] |
+//! | `tiered` | `TieredCache` |
+//! | `tiered::control` | the fence, and loads under way |
+//! | `tiered::load` | a load, in a task of its own |
+//! | `tiered::inner` | moving values into and out of memory behind the fence |
+//! | `tiered::reach`, `envelope` | reading and writing the second tier |
+//! | `tiered::second`, `codec` | `SecondTier`; `Codec`, `CacheKey` |
+//! | `tiered::scope` | `RequestScope` |
+//! | `redis` | `RedisTier` |
+//!
+//! # Features
+//! - `tokio`: `TieredCache` and all that belongs to it.
+//! - `redis`: `RedisTier`, a second tier over Redis; needs Rust 1.88. Implies `tokio`.
+//! - `serde`: settings in configuration files, and `JsonCodec`.
+
 #![forbid(unsafe_code)]
 
 mod builder;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use overdrive_core::Deadline;
-use overdrive_remote::redis::{Script, cmd, pipe};
+use overdrive_remote::redis::{ParsingError, Script, Value, cmd, from_redis_value, pipe};
 use overdrive_remote::{ConfigError, Remote, RemoteError};
 
 use crate::tiered::{Found, SecondTier, Stored, TierError};
@@ -126,18 +126,9 @@ impl SecondTier for RedisTier {
         for tag in tags {
             pipe.get(self.tag(tag));
         }
-        type Reply = (Option<Vec<u8>>, i64, Vec<Option<String>>);
-        let reply: Vec<overdrive_remote::redis::Value> =
-            (self.remote.query_idempotent(&pipe, by).await).map_err(failed)?;
-        let mut reply = reply.into_iter();
-        let (bytes, ttl, versions): Reply = (|| {
-            use overdrive_remote::redis::{Value, from_redis_value};
-            let bytes = from_redis_value(reply.next().unwrap_or(Value::Nil))?;
-            let ttl = from_redis_value(reply.next().unwrap_or(Value::Int(0)))?;
-            let versions = reply.map(from_redis_value).collect::<Result<_, _>>()?;
-            Ok::<_, overdrive_remote::redis::ParsingError>((bytes, ttl, versions))
-        })()
-        .map_err(|error| TierError::failed(error))?;
+        let reply = self.remote.query_idempotent::<Vec<Value>>(&pipe, by).await;
+        let reply = reply.map_err(failed)?;
+        let (bytes, ttl, versions) = parse(reply).map_err(TierError::failed)?;
         let stored = bytes.and_then(|bytes| {
             let remaining = match u64::try_from(ttl) {
                 // It has ended between the two commands.
@@ -191,6 +182,17 @@ impl SecondTier for RedisTier {
         let bumped = self.remote.query_idempotent::<i64>(&call, by).await;
         bumped.map(|_| ()).map_err(failed)
     }
+}
+
+type Parsed = (Option<Vec<u8>>, i64, Vec<Option<String>>);
+
+/// The value, its `PTTL`, and the versions.
+fn parse(reply: Vec<Value>) -> Result<Parsed, ParsingError> {
+    let mut reply = reply.into_iter();
+    let bytes = from_redis_value(reply.next().unwrap_or(Value::Nil))?;
+    let ttl = from_redis_value(reply.next().unwrap_or(Value::Int(0)))?;
+    let versions = reply.map(from_redis_value).collect::<Result<_, _>>()?;
+    Ok((bytes, ttl, versions))
 }
 
 fn failed(error: RemoteError) -> TierError {

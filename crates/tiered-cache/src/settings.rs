@@ -67,3 +67,34 @@ impl Default for CacheSettings {
         Self::web()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Cache;
+
+    #[test]
+    fn every_preset_builds() {
+        for settings in [
+            CacheSettings::web(),
+            CacheSettings::api(),
+            CacheSettings::background(),
+        ] {
+            let builder = Cache::<u8, u8>::builder().settings(settings.clone());
+            let cache = builder.build().unwrap();
+            assert_eq!(cache.max_weight(), settings.max_entries as u64);
+        }
+    }
+
+    #[cfg(feature = "serde")]
+    #[test]
+    fn a_file_may_leave_out_what_it_does_not_change() {
+        let settings: CacheSettings = serde_json::from_str(r#"{"max_entries": 7}"#).unwrap();
+        let expected = CacheSettings {
+            max_entries: 7,
+            ..CacheSettings::default()
+        };
+        assert_eq!(settings, expected);
+        assert!(serde_json::from_str::<CacheSettings>(r#"{"max_entires": 7}"#).is_err());
+    }
+}

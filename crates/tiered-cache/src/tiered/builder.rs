@@ -24,6 +24,7 @@ use crate::tiered::second::{AnyTier, SecondTier};
 use crate::tiered::settings::TieredCacheSettings;
 use crate::tiered::stats::Counts;
 
+type KeyBytes<K> = fn(&K) -> Vec<u8>;
 type Weigher<K, V> = Box<dyn Fn(&K, &V) -> u64 + Send + Sync>;
 
 /// Sets up a [`TieredCache`]; from [`TieredCache::builder`].
@@ -39,7 +40,7 @@ pub struct TieredCacheBuilder<K, V> {
     seed: Option<u64>,
     stale_for: Duration,
     loader_timeout: Option<Duration>,
-    second_tier: Option<(Box<dyn AnyTier>, fn(&K) -> Vec<u8>)>,
+    second_tier: Option<(Box<dyn AnyTier>, KeyBytes<K>)>,
     codec: Option<Box<dyn Codec<V>>>,
     second_tier_timeout: Duration,
     max_value_bytes: usize,

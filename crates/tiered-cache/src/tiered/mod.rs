@@ -127,7 +127,6 @@ where
     V: Send + Sync + 'static,
 {
     /// Starts the set-up of a cache.
-    #[must_use]
     pub fn builder() -> TieredCacheBuilder<K, V> {
         TieredCacheBuilder::new()
     }

@@ -87,3 +87,30 @@ impl Default for TieredCacheSettings {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::TieredCache;
+
+    #[test]
+    fn every_preset_builds() {
+        for settings in [
+            TieredCacheSettings::web(),
+            TieredCacheSettings::api(),
+            TieredCacheSettings::background(),
+            TieredCacheSettings::default(),
+        ] {
+            let builder = TieredCache::<u8, u8>::builder().settings(settings);
+            assert!(builder.build().is_ok());
+        }
+    }
+
+    #[cfg(feature = "serde")]
+    #[test]
+    fn it_survives_a_file() {
+        let text = serde_json::to_string(&TieredCacheSettings::web()).unwrap();
+        let back: TieredCacheSettings = serde_json::from_str(&text).unwrap();
+        assert_eq!(back, TieredCacheSettings::web());
+    }
+}
