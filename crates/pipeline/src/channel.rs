@@ -24,7 +24,7 @@ struct Shared<T> {
 
 struct State<T> {
     queue: VecDeque<T>,
-    room: usize,
+    capacity: usize,
     senders: usize,
     closed: bool,
     /// The pipeline is gone.
@@ -89,7 +89,7 @@ impl<T> Ingress<T> {
         if state.takes_none() {
             return Err(TrySendError::Closed(item));
         }
-        if state.queue.len() >= state.room {
+        if state.queue.len() >= state.capacity {
             return Err(TrySendError::Full(item));
         }
         state.queue.push_back(item);
@@ -127,7 +127,7 @@ impl<T> Ingress<T> {
 
     fn send_until(&self, item: T, deadline: Deadline) -> Result<(), TrySendError<T>> {
         let mut state = self.shared.lock();
-        while !state.takes_none() && state.queue.len() >= state.room {
+        while !state.takes_none() && state.queue.len() >= state.capacity {
             let left = deadline.remaining();
             if left.is_zero() {
                 return Err(TrySendError::Full(item));
@@ -201,7 +201,7 @@ impl<T> fmt::Debug for Ingress<T> {
         let state = self.shared.lock();
         f.debug_struct("Ingress")
             .field("queued", &state.queue.len())
-            .field("room", &state.room)
+            .field("capacity", &state.capacity)
             .field("closed", &state.takes_none())
             .finish_non_exhaustive()
     }
@@ -238,7 +238,7 @@ impl<T> Future for Send<'_, T> {
             panic!("a send was polled after it was ready");
         };
         let mut state = ingress.shared.lock();
-        if !state.takes_none() && state.queue.len() >= state.room {
+        if !state.takes_none() && state.queue.len() >= state.capacity {
             // Woken all at once, so that none is lost if the one in front has gone.
             let id = self.id.unwrap_or(state.next_id);
             state.next_id = state.next_id.max(id + 1);
@@ -286,11 +286,11 @@ pub(crate) struct Receiver<T> {
     watch: Arc<Watch>,
 }
 
-pub(crate) fn channel<T>(room: usize, watch: &Arc<Watch>) -> (Ingress<T>, Receiver<T>) {
+pub(crate) fn channel<T>(capacity: usize, watch: &Arc<Watch>) -> (Ingress<T>, Receiver<T>) {
     let shared = Arc::new(Shared {
         state: Mutex::new(State {
             queue: VecDeque::new(),
-            room,
+            capacity,
             senders: 1,
             closed: false,
             ended: false,

@@ -137,14 +137,14 @@ impl Pipeline<()> {
         Pipeline { segment, plan }
     }
 
-    /// A pipeline of what is sent through the [`Ingress`], of which up to `room` items wait until
+    /// A pipeline of what is sent through the [`Ingress`], of which up to `capacity` items wait until
     /// the pipeline takes them. It ends when the ingress is closed or dropped.
     pub fn from_channel<T: Send + 'static>(
-        room: usize,
+        capacity: usize,
     ) -> (Ingress<T>, Pipeline<Segment<'static, T, T>>) {
         let mut plan = Plan::new("channel");
-        let room = plan.count("room", room);
-        let (ingress, receiver) = channel(room, &plan.watch);
+        let capacity = plan.count("capacity", capacity);
+        let (ingress, receiver) = channel(capacity, &plan.watch);
         let source: Build<'static, T> =
             Box::new(move |setup| Box::new(receiver.bounded(setup.bound)));
         let segment = Segment::bare(source, None);

@@ -329,7 +329,7 @@ fn settings_that_make_no_sense_end_it_before_it_starts() {
     let none = source().map_async(0, |n| async move { n });
     assert_eq!(of(none.run(drop).unwrap_err()), "concurrency");
     let (_ingress, none) = Pipeline::from_channel::<u8>(0);
-    assert_eq!(of(none.run(drop).unwrap_err()), "room");
+    assert_eq!(of(none.run(drop).unwrap_err()), "capacity");
     assert_eq!(touched.into_inner(), 0);
 }
 

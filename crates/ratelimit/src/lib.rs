@@ -42,20 +42,20 @@ mod future;
 mod gcra;
 mod keyed;
 mod limiter;
+mod permit;
 mod quota;
 mod settings;
 mod stats;
 mod wait;
 
-pub use concurrency::{
-    Acquire, ConcurrencyLimit, ConcurrencyLimitBuilder, MAX_CONCURRENCY, OwnedPermit, Permit,
-};
+pub use concurrency::{ConcurrencyLimit, ConcurrencyLimitBuilder, MAX_CONCURRENCY};
 pub use error::{AcquireError, CheckError, Denied, TryAcquireError, WaitError};
 #[cfg(feature = "tokio")]
 pub use future::Wait;
 pub use keyed::{DEFAULT_CAPACITY, KeyedLimiter, KeyedLimiterBuilder, MAX_CAPACITY, OnFull};
 pub use limiter::{DEFAULT_MAX_WAITERS, MAX_WAITERS, RateLimiter, RateLimiterBuilder, Snapshot};
 pub use overdrive_core::{Clock, ConfigError, Deadline, DrainReport, clock};
+pub use permit::{Acquire, OwnedPermit, Permit};
 pub use quota::{MAX_PERIOD, MAX_TOKENS, Quota};
 pub use settings::ConcurrencySettings;
 pub use stats::{ConcurrencyStats, KeyedStats, LimiterStats};
