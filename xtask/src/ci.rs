@@ -35,7 +35,7 @@ const SUITES: &[&str] = &[
 /// Everything but the peers.
 const FEATURES: &str = "overdrive/batch,overdrive/cache,overdrive/pipeline,overdrive/pool,\
     overdrive/ratelimit,overdrive/workstealing,overdrive/redis,overdrive/serde,overdrive/tokio,\
-    overdrive-batch/serde,overdrive-batch/tokio,overdrive-pool/serde,overdrive-ratelimit/serde,overdrive-ratelimit/tokio,\
+    overdrive-batch/serde,overdrive-batch/tokio,overdrive-pipeline/serde,overdrive-pool/serde,overdrive-ratelimit/serde,overdrive-ratelimit/tokio,\
     overdrive-remote/serde,overdrive-testkit/tokio,overdrive-tiered-cache/redis,\
     overdrive-tiered-cache/serde,overdrive-tiered-cache/tokio,overdrive-workstealing/serde,\
     overdrive-benches/batch,overdrive-benches/cache,overdrive-benches/pipeline,overdrive-benches/pool,overdrive-benches/ratelimit,\

@@ -30,6 +30,9 @@
 //! | flow | [`batch`](Pipeline::batch), [`in_flight`](Pipeline::in_flight), [`on_error`](Pipeline::on_error), [`dead_letter`](Pipeline::dead_letter) |
 //! | running | [`run`](Pipeline::run), [`try_run`](Pipeline::try_run), [`collect`](Pipeline::collect), [`run_async`](Pipeline::run_async); a [`Monitor`] |
 //!
+//! # Features
+//! - `serde`: [`PipelineSettings`] in configuration files.
+//!
 //! No async runtime is needed or pulled in; futures are polled by whoever runs the pipeline. No
 //! threads of its own: parallel segments use a
 //! [`ThreadPool`](overdrive_workstealing::ThreadPool). No unsafe code.
@@ -45,6 +48,7 @@ mod parallel;
 mod pipeline;
 mod plan;
 mod run;
+mod settings;
 mod stage;
 
 pub use channel::{Ingress, Send};
@@ -54,3 +58,4 @@ pub use monitor::{Monitor, PipelineStats};
 pub use overdrive_core::ConfigError;
 pub use pipeline::{Pipeline, Segment};
 pub use plan::{DeadLetter, ErrorPolicy, MAX_IN_FLIGHT};
+pub use settings::PipelineSettings;

@@ -16,6 +16,7 @@ use crate::item::{BoxError, Cause, Failure};
 use crate::monitor::Monitor;
 use crate::parallel::Parallel;
 use crate::plan::{DeadLetter, DeadLetters, ErrorPolicy, Plan};
+use crate::settings::PipelineSettings;
 use crate::stage::{At, Batches, BoxStage, Iter, Serial, Work};
 
 /// How many items per worker of a parallel segment may be under way or wait for their turn.
@@ -382,6 +383,14 @@ impl<'env, I: Send + 'env, T: Send + 'env> Pipeline<Segment<'env, I, T>> {
     /// concurrent parts have room for.
     pub fn in_flight(mut self, items: usize) -> Self {
         self.plan.in_flight = Some(self.plan.count("in_flight", items));
+        self
+    }
+
+    /// The numbers of a [`PipelineSettings`].
+    pub fn settings(mut self, settings: PipelineSettings) -> Self {
+        self.plan.in_flight = settings
+            .in_flight
+            .map(|items| self.plan.count("in_flight", items));
         self
     }
 

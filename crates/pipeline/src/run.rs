@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
+use overdrive_core::ConfigError;
 use overdrive_core::unwind::survive;
 use overdrive_workstealing::{Scope, ThreadPool};
 
@@ -57,6 +58,13 @@ impl<'env, T> Drive<'env, T> {
             return Err(PipelineError::Config(fault));
         }
         let dead_letters = segment.dead_letters.take();
+        if dead_letters.is_some() && plan.policy == ErrorPolicy::FailFast {
+            return Err(PipelineError::Config(ConfigError::Contradiction {
+                field: "dead_letter",
+                other: "on_error",
+                reason: "needs items to be skipped, unlike",
+            }));
+        }
         let bound = plan.in_flight.map_or(u64::MAX, |items| items as u64);
         let stage = segment.serial()(Setup { bound, drive });
         Ok(Self {

@@ -325,6 +325,8 @@ fn settings_that_make_no_sense_end_it_before_it_starts() {
         of(source().in_flight(usize::MAX).run(drop).unwrap_err()),
         "in_flight"
     );
+    let unread = source().dead_letter(drop).on_error(ErrorPolicy::FailFast);
+    assert_eq!(of(unread.run(drop).unwrap_err()), "dead_letter");
     assert_eq!(of(source().unordered().run(drop).unwrap_err()), "unordered");
     let none = source().map_async(0, |n| async move { n });
     assert_eq!(of(none.run(drop).unwrap_err()), "concurrency");

@@ -78,7 +78,7 @@ impl ConcurrencyLimit {
         }
     }
 
-    /// Gives out no more permits: those who wait get [`AcquireError::Closed`]. Permits that are
+    /// Gives out no more permits: those who wait get [`AcquireError::Closed`](crate::AcquireError::Closed). Permits that are
     /// out stay good.
     pub fn close(&self) {
         let mut state = self.lock();
@@ -224,7 +224,7 @@ impl ConcurrencyLimitBuilder {
         self
     }
 
-    /// How many may wait at the same time; further ones get [`AcquireError::QueueFull`]. Zero:
+    /// How many may wait at the same time; further ones get [`QueueFull`](crate::AcquireError::QueueFull). Zero:
     /// nobody waits. Default [`DEFAULT_MAX_WAITERS`].
     pub fn max_waiters(mut self, n: usize) -> Self {
         self.max_waiters = n;
