@@ -334,7 +334,10 @@ fn minimal() -> Outcome {
     let copy = target("minimal").join("tree");
     copy_tracked(&copy)?;
     // They pin what the libraries only bound.
-    leave_out(&copy.join("Cargo.toml"), &["benches", "benches/harness", "examples"])?;
+    leave_out(
+        &copy.join("Cargo.toml"),
+        &["benches", "benches/harness", "examples"],
+    )?;
     let mut update = with(nightly(), &["update", "-Zdirect-minimal-versions"]);
     update.current_dir(&copy);
     let mut check = packages(with(cargo(), &["check", "--locked", "--all-features"]));

@@ -250,8 +250,9 @@ fn items_whose_drop_panics_are_all_dropped() {
         let several = |item: Token| vec![item, items.panicking(), items.panicking()];
         let run = Pipeline::from_iter(source).flat_map(several);
         let pool = pool(1);
+        let mut kept = Vec::new();
         let refuse = |item: Token| {
-            std::mem::forget(item);
+            kept.push(item);
             Err("refused")
         };
         let ended = if parallel {
@@ -259,14 +260,17 @@ fn items_whose_drop_panics_are_all_dropped() {
         } else {
             run.batch(2)
                 .map_async(3, async |batch| batch)
-                .try_run(|batch: Vec<Token>| {
-                    std::mem::forget(batch);
+                .try_run(|mut batch: Vec<Token>| {
+                    kept.append(&mut batch);
                     Err("refused")
                 })
         };
-        let forgotten = if parallel { 1 } else { 2 };
+        let left = if parallel { 1 } else { 2 };
         assert!(matches!(ended.unwrap_err(), PipelineError::Sink { .. }));
-        assert_eq!(items.alive(), forgotten, "{parallel}");
+        assert_eq!(items.alive(), left, "{parallel}");
+        for item in kept {
+            overdrive_core::unwind::survive(|| drop(item));
+        }
     }
 }
 
