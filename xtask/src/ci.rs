@@ -293,8 +293,14 @@ fn docs() -> Outcome {
 }
 
 fn properties() -> Outcome {
-    let args = ["test", "--release", "--workspace", "--tests", "--features"];
-    step(with(with(cargo(), &args), &[FEATURES]).env("OVERDRIVE_DEEP", "1"))
+    let args = ["test", "--release", "--tests", "--features", FEATURES];
+    let mut command = packages(with(cargo(), &args));
+    command
+        .env("OVERDRIVE_DEEP", "1")
+        .env("CARGO_TARGET_DIR", target("deep"))
+        .env("CARGO_PROFILE_RELEASE_LTO", "off")
+        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
+    step(&mut command)
 }
 
 fn peers() -> Outcome {
