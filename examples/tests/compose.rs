@@ -4,6 +4,7 @@
 #[path = "../examples/compose/app.rs"]
 mod app;
 #[path = "../examples/compose/error.rs"]
+#[expect(dead_code, reason = "nobody gives up here")]
 mod error;
 #[path = "../examples/compose/options.rs"]
 #[expect(dead_code, reason = "the command line is not tested here")]
@@ -217,6 +218,61 @@ async fn a_postgres_that_stays_away_is_said_of_each_file() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_postgres_that_hangs_ends_the_run() {
+    let folder = Folder::new(3000);
+    let server = PostgresServer::start().unwrap();
+    let options = Options {
+        postgres: Some(server.url()),
+        in_work: 16,
+        ..folder.options()
+    };
+    let run = Run::start(options);
+    run.until(|progress| &progress.stored, 100).await;
+    server.pause().unwrap();
+    let report = run.end().await.unwrap();
+    server.resume().unwrap();
+    assert!(report.adds_up() && report.lost, "{report}");
+    assert!(report.failed > 0 && report.accepted < 3000, "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_leads_nowhere_or_has_no_end_is_no_text() {
+    let folder = Folder::new(2);
+    let text = folder.0.join("text");
+    for link in ["up", "up-too"] {
+        std::os::unix::fs::symlink(&text, text.join("package-0").join(link)).unwrap();
+    }
+    std::os::unix::fs::symlink("/dev/zero", text.join("zero.txt")).unwrap();
+    std::os::unix::fs::symlink("nowhere", text.join("nowhere.txt")).unwrap();
+    let mut pipe = std::process::Command::new("mkfifo");
+    let made = pipe.arg(text.join("pipe.txt")).status().unwrap();
+    assert!(made.success());
+    let report = Run::start(folder.options()).end().await.unwrap();
+    assert_eq!((report.accepted, report.stored), (2, 2), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_cannot_be_kept_fail_one_by_one() {
+    use std::os::unix::ffi::OsStrExt;
+
+    let folder = Folder::new(2);
+    let text = folder.0.join("text");
+    for name in [b"a\xff.txt", b"a\xfe.txt"] {
+        std::fs::write(text.join(std::ffi::OsStr::from_bytes(name)), "text").unwrap();
+    }
+    let large = std::fs::File::create(text.join("large.txt")).unwrap();
+    large.set_len(text::LARGEST + 1).unwrap();
+    let report = Run::start(folder.options()).end().await.unwrap();
+    assert_eq!(
+        (report.accepted, report.stored, report.failed),
+        (5, 2, 3),
+        "{report}"
+    );
+    assert_eq!(report.failures.values().sum::<u64>(), 3, "{report}");
+    assert_eq!(exported(&folder.out()).len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_is_killed_costs_its_tier_only() {
     let folder = Folder::new(3000);
     let mut server = RedisServer::start().unwrap();
@@ -259,9 +315,15 @@ async fn what_cannot_work_is_said_before_it_starts() {
     assert!(matches!(error, AppError::Folder { .. }), "{error:?}");
     assert!(chain(&error).starts_with("cannot read the folder /does/not/exist: "));
     let error = refused(|options| options.in_work = 0).await;
-    assert!(matches!(error, AppError::Settings(_)), "{error:?}");
+    assert!(
+        chain(&error).starts_with("--in-work makes no sense: "),
+        "{error:?}"
+    );
     let error = refused(|options| options.per_second = 0).await;
-    assert!(matches!(error, AppError::Settings(_)), "{error:?}");
+    assert!(
+        chain(&error).starts_with("--per-second makes no sense: "),
+        "{error:?}"
+    );
     // Port 1 is nobody's.
     let error = refused(|options| options.redis = Some("redis://127.0.0.1:1/".into())).await;
     assert!(matches!(error, AppError::Redis(_)), "{error:?}");
@@ -271,5 +333,7 @@ async fn what_cannot_work_is_said_before_it_starts() {
     let error = refused(|options| options.database = Some("/does/not/exist/file".into())).await;
     assert!(matches!(error, AppError::Store(_)), "{error:?}");
     let error = refused(|options| options.out = Some("/does/not/exist/file".into())).await;
+    assert!(matches!(error, AppError::Export(_)), "{error:?}");
+    let error = refused(|options| options.database.clone_from(&options.out)).await;
     assert!(matches!(error, AppError::Export(_)), "{error:?}");
 }

@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode};
 use std::time::Instant;
 
 use crate::step::{Done, Outcome, all, cargo, has, nightly, run as step, with};
-use crate::{arrows, msrv, weight};
+use crate::{arrows, msrv, names, weight};
 
 /// The crates that are published.
 const LIBRARIES: &[&str] = &[
@@ -53,6 +53,12 @@ const JOBS: &[Job] = &[
     job("fmt", "formatting", true, fmt),
     job("arrows", "which crate may depend on which", true, arrows),
     job("weight", "what a default build pulls in", true, weight),
+    job(
+        "names",
+        "the tests that the comparison names exist",
+        true,
+        names,
+    ),
     job("clippy", "lints, warnings denied", true, clippy),
     job("units", "unit and integration tests", true, units),
     job(
@@ -203,6 +209,10 @@ fn fmt() -> Outcome {
 
 fn arrows() -> Outcome {
     arrows::check().map(|()| Done::Passed)
+}
+
+fn names() -> Outcome {
+    names::check().map(|()| Done::Passed)
 }
 
 fn weight() -> Outcome {

@@ -5,6 +5,7 @@ mod arrows;
 mod bench;
 mod ci;
 mod msrv;
+mod names;
 mod step;
 mod weight;
 

@@ -145,7 +145,8 @@ fn time(
             ..Answer::default()
         });
     }
-    let target = if setup.threads > 1 {
+    // With threads of its own a slice begins with waking them, which must be little of it.
+    let target = if setup.threads > 1 || scenario.own_threads {
         TEAM_SLICE
     } else {
         SOLO_SLICE

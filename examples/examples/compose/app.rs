@@ -17,12 +17,12 @@ use overdrive::cache::{
 use overdrive::pipeline::{Pipeline, PipelineStats};
 use overdrive::pool::{Keep, Pool, PoolStats};
 use overdrive::ratelimit::{
-    ConcurrencyLimit, ConcurrencyStats, KeyedLimiter, KeyedStats, LimiterStats, OwnedPermit, Quota,
-    RateLimiter,
+    ConcurrencyLimit, ConcurrencyStats, ConfigError, KeyedLimiter, KeyedStats, LimiterStats,
+    OwnedPermit, Quota, RateLimiter,
 };
 use overdrive::workstealing::{ThreadPool, ThreadPoolStats};
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 
 use crate::error::{AppError, StoreError, chain};
 use crate::options::Options;
@@ -63,6 +63,8 @@ pub(crate) struct Progress {
 /// Why a file that was accepted was not stored.
 #[derive(Debug)]
 enum Failure {
+    /// Its name is not Unicode, and the database keeps no other.
+    Name,
     /// It cannot be read.
     Unreadable(std::io::Error),
     /// The number of its package is not to be had.
@@ -76,6 +78,7 @@ enum Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Name => f.write_str("its name is not unicode"),
             Self::Unreadable(error) => write!(f, "unreadable: {error}"),
             Self::Package(error) => write!(f, "no package: {}", chain(error)),
             Self::Counting(error) => write!(f, "not counted: {error}"),
@@ -97,6 +100,8 @@ pub(crate) struct Report {
     /// The end of the export, if it did not get there.
     pub(crate) export_failed: Option<AppError>,
     pub(crate) interrupted: bool,
+    /// The database went away for good, so that no more was taken in.
+    pub(crate) lost: bool,
     stats: Stats,
 }
 
@@ -121,14 +126,14 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let interrupted = if self.interrupted {
-            ", interrupted"
-        } else {
-            ""
+        let early = match (self.interrupted, self.lost) {
+            (true, _) => ", interrupted",
+            (_, true) => ", stopped because the database is away",
+            _ => "",
         };
         writeln!(
             f,
-            "{} files accepted{interrupted}: {} stored, {} failed; {} refused at the door; {} exported",
+            "{} files accepted{early}: {} stored, {} failed; {} refused at the door; {} exported",
             self.accepted, self.stored, self.failed, self.refused, self.exported
         )?;
         for (failure, times) in &self.failures {
@@ -184,25 +189,34 @@ pub(crate) async fn run(
         source,
     })?;
     let scratch = Scratch::new(&options)?;
-    let out = File::create(&scratch.out).map_err(|error| AppError::Export(Box::new(error)))?;
     let app = Arc::new(App::start(&options, &scratch, progress).await?);
-    let files = feed(files.take(options.limit));
+    let out = File::create(&scratch.out).map_err(|error| AppError::Export(Box::new(error)))?;
+    let files = feed(files, options.limit);
     let (failures, interrupted) = Arc::clone(&app).take_in(files, stop).await;
     Ok(app.finish(failures, interrupted, out).await)
 }
 
-/// The files, from a thread that may wait for the disk.
-fn feed(files: impl Iterator<Item = PathBuf> + Send + 'static) -> mpsc::Receiver<PathBuf> {
+/// The text among the files, from a thread that may wait for the disk.
+fn feed(
+    files: impl Iterator<Item = PathBuf> + Send + 'static,
+    limit: usize,
+) -> mpsc::Receiver<PathBuf> {
     let (sender, receiver) = mpsc::channel(256);
     tokio::task::spawn_blocking(move || {
-        for file in files {
+        // It ends with the receiver, even where there is no text to send.
+        let wanted = files.take_while(|_| !sender.is_closed());
+        for file in wanted.filter(|file| text::is_text(file)).take(limit) {
             if sender.blocking_send(file).is_err() {
-                // Nobody wants more.
                 break;
             }
         }
     });
     receiver
+}
+
+/// The setting is the primitive's, the option is what the user knows.
+fn of_option(option: &'static str) -> impl FnOnce(ConfigError) -> AppError {
+    move |error| AppError::Option(option, error)
 }
 
 impl App {
@@ -216,7 +230,11 @@ impl App {
             Some(url) => Store::postgres(url).await?,
             None => Store::sqlite(&scratch.database, &threads)?,
         };
-        let numbers = TieredCache::builder().name("packages").max_entries(10_000);
+        // Nothing is left in Redis for longer than that.
+        let numbers = TieredCache::builder()
+            .name("packages")
+            .max_entries(10_000)
+            .ttl(Duration::from_secs(3600));
         let numbers = match &options.redis {
             Some(url) => {
                 let mut settings = RedisSettings::default();
@@ -234,15 +252,18 @@ impl App {
             pace: RateLimiter::builder()
                 .quota(Quota::per_second(options.per_second))
                 .name("pace")
-                .build()?,
+                .build()
+                .map_err(of_option("--per-second"))?,
             packages: KeyedLimiter::<String>::builder()
                 .quota(Quota::per_second(options.per_package))
                 .name("packages")
-                .build()?,
+                .build()
+                .map_err(of_option("--per-package"))?,
             in_work: ConcurrencyLimit::builder()
                 .limit(options.in_work)
                 .name("in work")
-                .build()?,
+                .build()
+                .map_err(of_option("--in-work"))?,
             numbers,
             buffers: Pool::builder()
                 .name("file contents")
@@ -272,7 +293,15 @@ impl App {
     ) -> (BTreeMap<String, u64>, bool) {
         let mut work = JoinSet::new();
         let mut failures = BTreeMap::new();
-        let mut count = |failed: String| *failures.entry(failed).or_insert(0) += 1;
+        let mut count = |ended: Result<Option<String>, JoinError>| {
+            let failed = ended.unwrap_or_else(|panic| {
+                self.progress.failed.fetch_add(1, Ordering::Relaxed);
+                Some(panic.to_string())
+            });
+            if let Some(failed) = failed {
+                *failures.entry(failed).or_insert(0) += 1;
+            }
+        };
         let interrupted = loop {
             let next = async {
                 let file = files.recv().await?;
@@ -300,16 +329,16 @@ impl App {
                 },
             }
             while let Some(ended) = work.try_join_next() {
-                ended
-                    .unwrap_or_else(|error| Some(error.to_string()))
-                    .map(&mut count);
+                count(ended);
+            }
+            if self.store.is_lost() {
+                // Each further file would wait as long for as little.
+                break false;
             }
         };
         self.in_work.close();
         while let Some(ended) = work.join_next().await {
-            ended
-                .unwrap_or_else(|error| Some(error.to_string()))
-                .map(&mut count);
+            count(ended);
         }
         (failures, interrupted)
     }
@@ -336,12 +365,13 @@ impl App {
     }
 
     async fn store_file(&self, file: &Path, package: String) -> Result<i64, Failure> {
+        let name = file.to_str().ok_or(Failure::Name)?.to_owned();
         // What this request has seen it sees again, whatever others do meanwhile.
         let scope = self.numbers.request_scope();
         let store = self.store.clone();
-        let name = package.clone();
+        let wanted = package.clone();
         let number = scope
-            .load(&package, move || async move { store.package(name).await })
+            .load(&package, move || async move { store.package(wanted).await })
             .await
             .map_err(Failure::Package)?;
         let mut buffer = self.buffers.get_owned();
@@ -355,7 +385,7 @@ impl App {
             .await
             .map_err(|error| Failure::Counting(error.to_string()))?;
         let document = Document {
-            path: file.to_string_lossy().into_owned(),
+            path: name,
             package: *number,
             counts: counted.map_err(Failure::Unreadable)?,
         };
@@ -388,6 +418,7 @@ impl App {
             exported: read(&self.progress.exported),
             export_failed,
             interrupted,
+            lost: self.store.is_lost(),
             stats: Stats {
                 pace: self.pace.stats(),
                 packages: self.packages.stats(),
@@ -416,10 +447,10 @@ impl App {
         let writing = tokio::task::spawn_blocking(move || {
             let mut file = BufWriter::new(out);
             let stats = pipeline.try_run(|lines| {
-                progress
-                    .exported
-                    .fetch_add(lines.len() as u64, Ordering::Relaxed);
-                lines.iter().try_for_each(|line| writeln!(file, "{line}"))
+                lines.iter().try_for_each(|line| writeln!(file, "{line}"))?;
+                let written = lines.len() as u64;
+                progress.exported.fetch_add(written, Ordering::Relaxed);
+                Ok::<(), std::io::Error>(())
             });
             let flushed = file.flush();
             let stats = stats.map_err(|error| AppError::Export(Box::new(error)))?;
@@ -484,6 +515,9 @@ impl Scratch {
         };
         let database = place(&options.database, "documents.sqlite")?;
         let out = place(&options.out, "export.ndjson")?;
+        if options.postgres.is_none() && database == out {
+            return Err(AppError::Export("it would overwrite the database".into()));
+        }
         Ok(Self {
             id,
             database,

@@ -17,6 +17,8 @@ pub(crate) enum AppError {
     NoFolder,
     /// The folder cannot be read.
     Folder { path: PathBuf, source: io::Error },
+    /// An option has a value that makes no sense.
+    Option(&'static str, ConfigError),
     /// A setting makes no sense.
     Settings(ConfigError),
     /// The database does not answer, or refuses us.
@@ -25,6 +27,8 @@ pub(crate) enum AppError {
     Redis(Box<dyn Error + Send + Sync>),
     /// The export cannot be written.
     Export(Box<dyn Error + Send + Sync>),
+    /// Ctrl-C came twice: nobody waits for what was accepted.
+    Abandoned,
 }
 
 impl fmt::Display for AppError {
@@ -33,10 +37,14 @@ impl fmt::Display for AppError {
             Self::Usage(error) => error.fmt(f),
             Self::NoFolder => f.write_str("there is no cargo registry here; give a --folder"),
             Self::Folder { path, .. } => write!(f, "cannot read the folder {}", path.display()),
-            Self::Settings(_) => f.write_str("an option makes no sense"),
+            Self::Option(option, _) => write!(f, "{option} makes no sense"),
+            Self::Settings(_) => f.write_str("a setting makes no sense"),
             Self::Store(_) => f.write_str("the database cannot be used"),
             Self::Redis(_) => f.write_str("redis cannot be used"),
             Self::Export(_) => f.write_str("the export cannot be written"),
+            Self::Abandoned => {
+                f.write_str("interrupted again: what was accepted and not yet stored is lost")
+            }
         }
     }
 }
@@ -44,9 +52,9 @@ impl fmt::Display for AppError {
 impl Error for AppError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Usage(_) | Self::NoFolder => None,
+            Self::Usage(_) | Self::NoFolder | Self::Abandoned => None,
             Self::Folder { source, .. } => Some(source),
-            Self::Settings(error) => Some(error),
+            Self::Option(_, error) | Self::Settings(error) => Some(error),
             Self::Store(error) => Some(error),
             Self::Redis(error) | Self::Export(error) => Some(&**error),
         }

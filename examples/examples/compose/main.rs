@@ -5,7 +5,8 @@
 //! $ cargo run --release -p overdrive-examples --example compose -- --redis redis://127.0.0.1/ --postgres 'host=127.0.0.1 user=postgres'
 //! ```
 //!
-//! Ctrl-C stops the intake; what was accepted is finished, exported and accounted for.
+//! Ctrl-C stops the intake; what was accepted is finished, exported and accounted for. A second one
+//! gives it up.
 
 mod app;
 mod error;
@@ -13,6 +14,8 @@ mod options;
 mod store;
 mod text;
 
+use std::fmt::Display;
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,7 +33,7 @@ async fn main() -> ExitCode {
     let options = match Options::parse(lexopt::Parser::from_env()) {
         Ok(Some(options)) => options,
         Ok(None) => {
-            print!("{HELP}");
+            say(HELP);
             return ExitCode::SUCCESS;
         }
         Err(error) => return refuse(&error),
@@ -38,13 +41,25 @@ async fn main() -> ExitCode {
     let start = Instant::now();
     match watched(options).await {
         Ok(report) => {
-            print!("{report}");
-            println!("\n{:.1} s", start.elapsed().as_secs_f64());
+            say(format_args!(
+                "{report}\n{:.1} s\n",
+                start.elapsed().as_secs_f64()
+            ));
             let complete = report.adds_up() && report.failed == 0 && report.export_failed.is_none();
             ExitCode::from(u8::from(!complete))
         }
+        Err(error @ AppError::Abandoned) => {
+            refuse(&error);
+            // Not by returning, which waits for the threads.
+            std::process::exit(130)
+        }
         Err(error) => refuse(&error),
     }
+}
+
+/// To a reader who may have gone away.
+fn say(text: impl Display) {
+    let _closed = write!(std::io::stdout(), "{text}");
 }
 
 fn refuse(error: &AppError) -> ExitCode {
@@ -56,7 +71,7 @@ fn refuse(error: &AppError) -> ExitCode {
     })
 }
 
-/// Runs with a progress bar, and stops at the first Ctrl-C.
+/// Runs with a progress bar, stops at the first Ctrl-C and gives up at the second.
 async fn watched(options: Options) -> Result<Report, AppError> {
     let progress = Arc::new(Progress::default());
     let (stop, stopped) = watch::channel(false);
@@ -68,12 +83,17 @@ async fn watched(options: Options) -> Result<Report, AppError> {
     let run = app::run(options, Arc::clone(&progress), stopped);
     tokio::pin!(run);
     let mut tick = tokio::time::interval(Duration::from_millis(100));
+    // One for all turns of the loop, so that none is missed between two.
+    let mut ctrl_c = Box::pin(tokio::signal::ctrl_c());
     let report = loop {
         tokio::select! {
             report = &mut run => break report,
-            _ = tokio::signal::ctrl_c(), if !*stop.borrow() => {
-                bar.println("stopping: what was accepted is finished");
-                stop.send_replace(true);
+            _ = &mut ctrl_c => {
+                if stop.send_replace(true) {
+                    break Err(AppError::Abandoned);
+                }
+                bar.println("stopping: what was accepted is finished; again to give it up");
+                ctrl_c.set(tokio::signal::ctrl_c());
             }
             _ = tick.tick() => show(&bar, &progress),
         }

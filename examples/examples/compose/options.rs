@@ -15,11 +15,14 @@ them as lines of JSON: one program on all six primitives.
   --in-work N         so many at once; default 64
   --per-second N      so many started per second; default 50000
   --per-package N     so many of one package per second, the others are refused; default 50000
-  --database FILE     SQLite; default in a folder of its own that is removed at the end
+  --database FILE     SQLite; default in a temporary folder that is removed at the end
   --postgres URL      PostgreSQL instead of SQLite
   --redis URL         Redis behind the memory tier of the cache
-  --out FILE          the export; default beside the database
+  --out FILE          the export; default in a temporary folder that is removed at the end
   --quiet             no progress bar
+
+Ctrl-C stops the intake and finishes what was accepted; a second one gives it up. Ends with 0 if all
+that was accepted is stored and exported, 1 if not, 2 for a wrong option, 130 if it was given up.
 ";
 
 /// What the program is asked to do.

@@ -4,6 +4,7 @@
 //! answer was lost with the connection can be sent again.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -81,6 +82,7 @@ impl Store {
         let postgres = Arc::new(Postgres {
             url: url.to_owned(),
             client: tokio::sync::Mutex::default(),
+            lost: AtomicBool::new(false),
         });
         // A server that is not there at the start is an error; later it may come back.
         let client = postgres.client().await?;
@@ -89,6 +91,14 @@ impl Store {
             in_time(client.batch_execute(&table)).await?;
         }
         Ok(Self::Postgres(postgres))
+    }
+
+    /// Whether the server went away and did not come back in time.
+    pub(crate) fn is_lost(&self) -> bool {
+        match self {
+            Self::Sqlite(_) => false,
+            Self::Postgres(postgres) => postgres.lost.load(Ordering::Relaxed),
+        }
     }
 
     /// The batcher that writes documents.
@@ -169,9 +179,9 @@ impl Store {
 
 fn open(path: &Path) -> Result<rusqlite::Connection, StoreError> {
     let connection = rusqlite::Connection::open(path)?;
+    connection.busy_timeout(Duration::from_secs(10))?;
     connection.pragma_update(None, "journal_mode", "wal")?;
     connection.pragma_update(None, "synchronous", "normal")?;
-    connection.busy_timeout(Duration::from_secs(10))?;
     Ok(connection)
 }
 
@@ -238,11 +248,13 @@ impl Sqlite {
 }
 
 /// How long an answer of the server is waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How often something is tried again after the connection was lost, and the first wait.
-const RETRIES: u32 = 5;
+/// How long something is tried again after the connection was lost; the first and the longest wait
+/// in between.
+const TRIES: Duration = Duration::from_secs(5);
 const FIRST_WAIT: Duration = Duration::from_millis(50);
+const LONGEST_WAIT: Duration = Duration::from_millis(500);
 
 async fn in_time<T>(
     answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
@@ -253,10 +265,23 @@ async fn in_time<T>(
     }
 }
 
+/// What the server says of the statement itself is final, its shutdown is not.
+fn is_away(error: &StoreError) -> bool {
+    match error {
+        StoreError::Postgres(error) => error
+            .code()
+            .is_none_or(|code| code.code().starts_with("57P") || code.code() == "53300"),
+        StoreError::TimedOut => true,
+        StoreError::Sqlite(_) | StoreError::Unexpected(_) => false,
+    }
+}
+
 /// A server, and the connection to it while there is one.
 pub(crate) struct Postgres {
     url: String,
     client: tokio::sync::Mutex<Option<Arc<Client>>>,
+    /// It did not come back in time. From then on nothing is tried twice.
+    lost: AtomicBool,
 }
 
 impl std::fmt::Debug for Postgres {
@@ -286,27 +311,42 @@ impl Postgres {
     where
         F: Future<Output = Result<T, tokio_postgres::Error>>,
     {
-        let mut retry = 0;
-        loop {
-            let answer = match self.client().await {
-                Ok(client) => in_time(call(client)).await,
-                Err(error) => Err(error),
-            };
-            let lost = match &answer {
-                // What the server says of the statement itself is final, its shutdown is not.
-                Err(StoreError::Postgres(error)) => error
-                    .code()
-                    .is_none_or(|code| code.code().starts_with("57P") || code.code() == "53300"),
-                Err(StoreError::TimedOut) => true,
-                _ => false,
-            };
-            if !lost || retry == RETRIES {
+        let mut last = StoreError::TimedOut;
+        let tries = async {
+            let mut wait = FIRST_WAIT;
+            loop {
+                match self.once(&call).await {
+                    Err(error) if is_away(&error) => last = error,
+                    answer => return answer,
+                }
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(LONGEST_WAIT);
+            }
+        };
+        if !self.lost.load(Ordering::Relaxed) {
+            // The wait for the connection is in it, while others try to make one.
+            if let Ok(answer) = tokio::time::timeout(TRIES, tries).await {
                 return answer;
             }
-            *self.client.lock().await = None;
-            tokio::time::sleep(FIRST_WAIT * 2_u32.pow(retry)).await;
-            retry += 1;
+            self.lost.store(true, Ordering::Relaxed);
+            return Err(last);
         }
+        let once = tokio::time::timeout(PATIENCE, self.once(&call));
+        once.await.unwrap_or(Err(StoreError::TimedOut))
+    }
+
+    async fn once<T, F>(&self, call: &impl Fn(Arc<Client>) -> F) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, tokio_postgres::Error>>,
+    {
+        let client = self.client().await?;
+        let answer = in_time(call(Arc::clone(&client))).await;
+        if answer.as_ref().is_err_and(is_away) {
+            // Unless somebody else has made another by now.
+            let mut slot = self.client.lock().await;
+            slot.take_if(|current| Arc::ptr_eq(current, &client));
+        }
+        answer
     }
 
     async fn package(&self, name: &str) -> Result<i64, StoreError> {
@@ -323,7 +363,9 @@ impl Postgres {
         // The order of RETURNING is not promised, so the paths come back with the numbers.
         const INSERT: &str = "INSERT INTO documents (path, package, bytes, lines, words, hash)
             SELECT * FROM UNNEST($1::text[], $2::int8[], $3::int8[], $4::int8[], $5::int8[], $6::int8[])
-            ON CONFLICT (path) DO UPDATE SET hash = EXCLUDED.hash RETURNING id, path";
+            ON CONFLICT (path) DO UPDATE SET package = EXCLUDED.package, bytes = EXCLUDED.bytes,
+                lines = EXCLUDED.lines, words = EXCLUDED.words, hash = EXCLUDED.hash
+            RETURNING id, path";
         let column = |of: fn(&Document) -> i64| documents.iter().map(of).collect::<Vec<i64>>();
         let paths: Vec<&str> = documents.iter().map(|d| d.path.as_str()).collect();
         let (packages, bytes) = (column(|d| d.package), column(|d| d.counts.bytes));

@@ -13,9 +13,16 @@ pub(crate) struct Counts {
     pub(crate) hash: i64,
 }
 
+/// The largest file that is read: as many are in memory at once as are in work.
+pub(crate) const LARGEST: u64 = 16 << 20;
+
 /// Reads a file into the buffer, which is empty and keeps its capacity.
 pub(crate) fn read(path: &Path, buffer: &mut Vec<u8>) -> io::Result<()> {
-    std::fs::File::open(path)?.read_to_end(buffer).map(drop)
+    let file = std::fs::File::open(path)?;
+    if file.take(LARGEST + 1).read_to_end(buffer)? as u64 > LARGEST {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
+    Ok(())
 }
 
 /// The work that is worth a thread pool.
@@ -37,19 +44,17 @@ pub(crate) fn count(text: &[u8]) -> Counts {
     }
 }
 
-/// The files below a folder whose names speak of text, depth first and in the order of their
-/// names. What cannot be read on the way is passed over; the folder itself must be readable.
+/// All below a folder, depth first and in the order of their names. Links to folders are not
+/// followed, since they may lead back. What cannot be read on the way is passed over; the folder
+/// itself must be readable.
 pub(crate) fn walk(folder: &Path) -> io::Result<impl Iterator<Item = PathBuf> + use<>> {
     let mut open = sorted(folder)?;
     Ok(std::iter::from_fn(move || {
-        while let Some(path) = open.pop() {
-            if path.is_dir() {
-                open.extend(sorted(&path).unwrap_or_default());
-            } else if is_text(&path) {
-                return Some(path);
-            }
+        let path = open.pop()?;
+        if path.is_dir() && !path.is_symlink() {
+            open.extend(sorted(&path).unwrap_or_default());
         }
-        None
+        Some(path)
     }))
 }
 
@@ -61,9 +66,10 @@ fn sorted(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn is_text(path: &Path) -> bool {
+/// Whether its name speaks of text and it is a file: a pipe or a device may never end.
+pub(crate) fn is_text(path: &Path) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str());
-    matches!(extension, Some("rs" | "md" | "toml" | "txt" | "c" | "h"))
+    matches!(extension, Some("rs" | "md" | "toml" | "txt" | "c" | "h")) && path.is_file()
 }
 
 /// The name of the package that a file belongs to: the folder in whose sources it lies.

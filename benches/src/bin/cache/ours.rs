@@ -6,7 +6,7 @@ use overdrive_tiered_cache::{Cache, TieredCache};
 
 use crate::scenarios::{Memory, Stampede};
 
-pub(crate) const VERSION: &str = "0.1.0";
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 impl Memory for Cache<u64, u64> {
     fn new(capacity: usize) -> Self {

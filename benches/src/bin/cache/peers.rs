@@ -1,7 +1,7 @@
 //! The peers, each as its documentation shows.
 
 use std::num::NonZeroUsize;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::scenarios::{Memory, Stampede};
 
@@ -67,5 +67,19 @@ impl Stampede for MokaFuture {
         loader: F,
     ) -> Option<u64> {
         self.try_get_with(key, loader).await.ok()
+    }
+}
+
+impl Stampede for Arc<QuickCache> {
+    fn new() -> Self {
+        Self::new(QuickCache::new(1_000))
+    }
+
+    async fn load<F: Future<Output = Result<u64, ()>> + Send + 'static>(
+        self,
+        key: u64,
+        loader: F,
+    ) -> Option<u64> {
+        self.get_or_insert_async(&key, loader).await.ok()
     }
 }

@@ -175,7 +175,13 @@ fn stampede() -> Scenario {
     let ours = calls::<TieredCache<u64, u64>>(Role::Ours, "overdrive-tiered-cache", ours::VERSION);
     let scenario = scenario.with(ours);
     #[cfg(feature = "cache-peers")]
-    let scenario = scenario.with(calls::<MokaFuture>(Role::Peer, "moka", &version("moka")));
+    let scenario = scenario
+        .with(calls::<MokaFuture>(Role::Peer, "moka", &version("moka")))
+        .with(calls::<Arc<QuickCache>>(
+            Role::Peer,
+            "quick_cache",
+            &version("quick_cache"),
+        ));
     scenario
 }
 

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use overdrive_bench::alloc::Counting;
 
 const OURS: &str = "overdrive-pipeline";
-const VERSION: &str = "0.1.0";
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;

@@ -4,7 +4,7 @@ use overdrive_ratelimit::{ConcurrencyLimit, Quota, RateLimiter};
 
 use crate::scenarios::{Check, Permits, Rate};
 
-pub(crate) const VERSION: &str = "0.1.0";
+pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 impl Check for RateLimiter {
     fn new(rate: Rate) -> Self {
