@@ -303,7 +303,7 @@ fn docs() -> Outcome {
 }
 
 fn properties() -> Outcome {
-    let args = ["test", "--release", "--tests", "--features", FEATURES];
+    let args = ["test", "--release", "--tests", "--all-features"];
     let mut command = packages(with(cargo(), &args));
     command
         .env("OVERDRIVE_DEEP", "1")

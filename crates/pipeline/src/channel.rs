@@ -98,8 +98,8 @@ impl<T> Ingress<T> {
     }
 
     /// Waits for room, and sends the item.
-    pub fn send(&self, item: T) -> Send<'_, T> {
-        Send {
+    pub fn send(&self, item: T) -> Sending<'_, T> {
+        Sending {
             ingress: self,
             item: Some(item),
             id: None,
@@ -218,7 +218,7 @@ impl<T> fmt::Debug for Ingress<T> {
 /// # Panics
 /// When polled after it was ready.
 #[must_use = "a future does nothing until it is awaited"]
-pub struct Send<'i, T> {
+pub struct Sending<'i, T> {
     ingress: &'i Ingress<T>,
     item: Option<T>,
     /// Once it waits.
@@ -226,9 +226,9 @@ pub struct Send<'i, T> {
 }
 
 // The item is only ever moved.
-impl<T> Unpin for Send<'_, T> {}
+impl<T> Unpin for Sending<'_, T> {}
 
-impl<T> Future for Send<'_, T> {
+impl<T> Future for Sending<'_, T> {
     type Output = Result<(), SendError<T>>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
@@ -263,7 +263,7 @@ impl<T> Future for Send<'_, T> {
     }
 }
 
-impl<T> Drop for Send<'_, T> {
+impl<T> Drop for Sending<'_, T> {
     fn drop(&mut self) {
         let Some(id) = self.id else { return };
         let mut state = self.ingress.shared.lock();
@@ -273,9 +273,9 @@ impl<T> Drop for Send<'_, T> {
     }
 }
 
-impl<T> fmt::Debug for Send<'_, T> {
+impl<T> fmt::Debug for Sending<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Send").finish_non_exhaustive()
+        f.debug_struct("Sending").finish_non_exhaustive()
     }
 }
 
@@ -318,7 +318,7 @@ impl<T> Receiver<T> {
     }
 }
 
-impl<'env, T: core::marker::Send> Stage<'env> for Receiver<T> {
+impl<'env, T: Send> Stage<'env> for Receiver<T> {
     type Item = T;
 
     fn poll_next(

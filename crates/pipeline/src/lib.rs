@@ -51,7 +51,7 @@ mod run;
 mod settings;
 mod stage;
 
-pub use channel::{Ingress, Send};
+pub use channel::{Ingress, Sending};
 pub use error::{PipelineError, SendError, TrySendError};
 pub use item::BoxError;
 pub use monitor::{Monitor, PipelineStats};
