@@ -9,6 +9,8 @@ mod error;
 #[path = "../examples/compose/options.rs"]
 #[expect(dead_code, reason = "the command line is not tested here")]
 mod options;
+#[path = "../examples/compose/report.rs"]
+mod report;
 #[path = "../examples/compose/store.rs"]
 mod store;
 #[path = "../examples/compose/text.rs"]
@@ -23,9 +25,10 @@ use overdrive_testkit::{PostgresServer, RedisServer};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::app::{Progress, Report};
+use crate::app::Progress;
 use crate::error::{AppError, chain};
 use crate::options::Options;
+use crate::report::Report;
 
 /// A folder of text, removed at the end.
 struct Folder(PathBuf);

@@ -11,6 +11,7 @@
 mod app;
 mod error;
 mod options;
+mod report;
 mod store;
 mod text;
 
@@ -24,9 +25,10 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::watch;
 
-use crate::app::{Progress, Report};
+use crate::app::Progress;
 use crate::error::{AppError, chain};
 use crate::options::{HELP, Options};
+use crate::report::Report;
 
 #[tokio::main]
 async fn main() -> ExitCode {
