@@ -5,6 +5,8 @@ use std::hash::{BuildHasher, Hash};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 
+use overdrive_core::unwind::survive;
+
 use crate::cache::{Cache, end};
 use crate::garbage::Garbage;
 use crate::store::New;
@@ -159,7 +161,7 @@ impl<K: Hash + Eq + Clone, V, S: BuildHasher> Making<'_, K, V, S> {
         let mut unused = Garbage::new();
         let mut shared = cache.lock();
         let mine = |flight: &Arc<Flight<V>>| Arc::ptr_eq(flight, &self.flight);
-        let Some((old, _)) = shared.flights.remove_if(hash, &key, mine) else {
+        let Some((old, _)) = shared.flights.remove_where(hash, mine) else {
             garbage.push(key, value);
             return;
         };
@@ -186,12 +188,13 @@ impl<K: Hash + Eq + Clone, V, S: BuildHasher> Making<'_, K, V, S> {
 
 impl<K: Hash + Eq, V, S: BuildHasher> Drop for Making<'_, K, V, S> {
     fn drop(&mut self) {
+        // No panic of the user's may come between here and those who wait.
         let mine = |flight: &Arc<Flight<V>>| Arc::ptr_eq(flight, &self.flight);
         let row = {
             let mut shared = self.cache.lock();
-            shared.flights.remove_if(self.hash, &self.key, mine)
+            shared.flights.remove_where(self.hash, mine)
         };
-        drop(row);
+        survive(|| drop(row));
         let mut state = self.flight.lock();
         if let State::Running = *state {
             *state = State::GivenUp;

@@ -186,7 +186,8 @@ where
             let old = memory.store.remove(hash, key, now, &mut garbage);
             drop((memory, control));
             survive(|| drop(old));
-            drop((new, superseded));
+            survive(|| drop(new));
+            survive(|| drop(superseded));
             return Some(false);
         }
         let put = self.memory.put(&mut memory, new, &mut garbage);
@@ -198,7 +199,7 @@ where
         let stored = rejected.is_none();
         survive(|| drop(replaced));
         survive(|| drop(rejected));
-        drop(superseded);
+        survive(|| drop(superseded));
         Some(stored)
     }
 
@@ -211,7 +212,7 @@ where
         let old = (self.memory.lock().store).remove(hash, key, now, &mut garbage);
         drop(control);
         survive(|| drop(old));
-        drop(superseded);
+        survive(|| drop(superseded));
     }
 
     /// Ends what was begun before a value got to the second tier, and any value in memory that is
@@ -227,7 +228,7 @@ where
         let old = other.then(|| memory.store.remove(hash, key, now, &mut garbage));
         drop((memory, control));
         survive(|| drop(old));
-        drop(superseded);
+        survive(|| drop(superseded));
     }
 
     pub(crate) fn forget_tag(&self, tag: &str) {
@@ -237,7 +238,7 @@ where
         let superseded = control.supersede_tag(hash, tag);
         self.memory.lock().store.remove_tagged(tag, &mut garbage);
         drop(control);
-        drop(superseded);
+        survive(|| drop(superseded));
     }
 
     pub(crate) fn forget_all(&self) {
@@ -246,7 +247,7 @@ where
         let superseded = control.supersede_all();
         self.memory.lock().store.clear(&mut garbage);
         drop(control);
-        drop(superseded);
+        survive(|| drop(superseded));
     }
 
     pub(crate) fn life(&self, ttl: Ttl) -> Life {

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 
 use futures_util::FutureExt;
-use overdrive_core::unwind::drop_payload;
+use overdrive_core::unwind::{drop_payload, survive};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -305,9 +305,9 @@ impl<K: Eq, V> Job<K, V> {
         let mine = |flight: &Flight<V>| flight.id == self.id;
         let row = {
             let mut control = self.inner.control();
-            control.flights.remove_if(self.hash, &self.key, mine)
+            control.flights.remove_where(self.hash, mine)
         };
-        drop(row);
+        survive(|| drop(row));
     }
 }
 

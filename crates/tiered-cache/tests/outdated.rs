@@ -1,0 +1,112 @@
+//! What is out of date is neither stored nor given, at whichever wait it comes to be so.
+
+mod support;
+
+use std::hash::{Hash, Hasher};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use overdrive_core::clock::ManualClock;
+use overdrive_tiered_cache::{
+    EntryOptions, InvalidateError, LoadError, SecondTierWrite, Tier, TieredCache,
+};
+use tokio::sync::Semaphore;
+use tokio::task::JoinHandle;
+
+use support::{MapTier, Texts, local, over, until};
+
+const SECOND: Duration = Duration::from_secs(1);
+const CHANGES: [(&str, &str); 3] = [("key", "remove"), ("tag", "bump"), ("all", "bump")];
+
+fn tagged() -> EntryOptions {
+    EntryOptions::new().tag("t")
+}
+
+async fn change(cache: &Texts, what: &str) -> Result<(), InvalidateError> {
+    match what {
+        "key" => cache.invalidate(&1).await,
+        "tag" => cache.invalidate_tag("t").await,
+        _ => cache.clear().await,
+    }
+}
+
+/// A second tier with "old" at 1.
+async fn filled() -> MapTier {
+    let second = MapTier::default();
+    let writer = over(second.clone()).build().unwrap();
+    let written = writer.insert_with(1, "old".to_owned(), tagged()).await;
+    assert!(written.unwrap().memory);
+    second
+}
+
+async fn found(cache: &Texts) -> Option<String> {
+    let hit = cache.get(&1).await.unwrap();
+    hit.map(|hit| hit.value.to_string())
+}
+
+async fn abort<T>(task: JoinHandle<T>) {
+    task.abort();
+    assert!(task.await.is_err_and(|error| error.is_cancelled()));
+}
+
+type Failed = Result<Arc<String>, LoadError<()>>;
+
+/// A load that fails once it is let.
+async fn failing(cache: &Texts) -> (JoinHandle<Failed>, Arc<Semaphore>) {
+    let gate = Arc::new(Semaphore::new(0));
+    let (loading, held, before) = (cache.clone(), Arc::clone(&gate), cache.stats().loads);
+    let load = async move {
+        let load = || async move {
+            held.acquire().await.unwrap().forget();
+            Err(())
+        };
+        loading.load_with(&1, tagged(), load).await
+    };
+    let load = tokio::spawn(load);
+    until(|| cache.stats().loads > before).await;
+    (load, gate)
+}
+
+/// One that has "old" at 1 in memory, and one that has it in the second tier only; out of date by
+/// 4 s, with 6 s to go.
+async fn outdated(clock: &ManualClock) -> [Texts; 2] {
+    let second = MapTier::default();
+    let build = || {
+        let builder = over(second.clone()).ttl(SECOND).stale_for(10 * SECOND);
+        builder.clock(clock.clone()).build().unwrap()
+    };
+    let (near, far) = (build(), build());
+    let written = near.insert_with(1, "old".to_owned(), tagged()).await;
+    assert!(written.unwrap().memory);
+    clock.advance(5 * SECOND);
+    second.with(|state| {
+        let entries = state.map.values_mut();
+        entries.for_each(|stored| stored.remaining = Some(6 * SECOND));
+    });
+    [near, far]
+}
+
+#[tokio::test]
+async fn a_panic_in_the_drop_of_a_key_costs_no_load() {
+    static ARMED: AtomicBool = AtomicBool::new(false);
+    #[derive(Clone, PartialEq, Eq)]
+    struct Fragile;
+    impl Hash for Fragile {
+        fn hash<H: Hasher>(&self, _: &mut H) {}
+    }
+    impl Drop for Fragile {
+        fn drop(&mut self) {
+            assert!(!ARMED.swap(false, Ordering::SeqCst), "drop");
+        }
+    }
+    let cache = TieredCache::<Fragile, u8>::builder();
+    let cache = cache.max_entries(1).build().unwrap();
+    let load = || async {
+        ARMED.store(true, Ordering::SeqCst);
+        Ok::<_, ()>(1)
+    };
+    let loaded = cache.load(&Fragile, load).await;
+    assert_eq!(*loaded.unwrap(), 1);
+    assert!(cache.drain(60 * SECOND).await.is_complete());
+}
