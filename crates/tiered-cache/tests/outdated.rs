@@ -88,6 +88,24 @@ async fn outdated(clock: &ManualClock) -> [Texts; 2] {
 }
 
 #[tokio::test]
+async fn a_load_that_comes_with_the_close_does_not_begin() {
+    /// Closes the cache in the middle of a load.
+    #[derive(PartialEq, Eq, Hash)]
+    struct Closing;
+    static CACHE: OnceLock<TieredCache<Closing, u8>> = OnceLock::new();
+    impl Clone for Closing {
+        fn clone(&self) -> Self {
+            CACHE.get().unwrap().close();
+            Self
+        }
+    }
+    let cache = CACHE.get_or_init(|| TieredCache::builder().max_entries(1).build().unwrap());
+    let loaded = cache.load(&Closing, || async { Ok::<_, ()>(1) }).await;
+    assert!(matches!(loaded, Err(LoadError::Closed)), "{loaded:?}");
+    assert_eq!((cache.stats().loads, cache.stats().loading), (0, 0));
+}
+
+#[tokio::test]
 async fn a_panic_in_the_drop_of_a_key_costs_no_load() {
     static ARMED: AtomicBool = AtomicBool::new(false);
     #[derive(Clone, PartialEq, Eq)]

@@ -43,6 +43,7 @@ impl<V> Clone for Outcome<V> {
 }
 
 enum Joined<K: Eq, V> {
+    Closed,
     Value(Arc<V>),
     Waiting(watch::Receiver<Option<Outcome<V>>>),
     Started(Job<K, V>, watch::Receiver<Option<Outcome<V>>>),
@@ -73,6 +74,7 @@ where
         let mut loader = Some(loader);
         loop {
             let mut outcome = match self.join(key, &options) {
+                Joined::Closed => return Err(LoadError::Closed),
                 Joined::Value(value) => return Ok(value),
                 Joined::Waiting(outcome) => {
                     self.counts.up(Count::Joined);
@@ -115,6 +117,10 @@ where
         let (now, clock) = (self.memory.now(), self.clock.now());
         let (for_table, for_job) = (key.clone(), key.clone());
         let mut control = self.control();
+        // Under the lock that `close` takes: who drains after it sees all loads that there are.
+        if self.closed.load(Ordering::Acquire) {
+            return Joined::Closed;
+        }
         if let Some(flight) = control.flights.get(hash, key) {
             return Joined::Waiting(flight.outcome.clone());
         }
@@ -133,8 +139,12 @@ where
         };
         control.flights.insert(hash, for_table, flight);
         let since = control.epoch();
+        // Wakes nobody: all who look wait for fewer.
+        self.jobs.send_if_modified(|jobs| {
+            *jobs += 1;
+            false
+        });
         drop(control);
-        self.jobs.send_modify(|jobs| *jobs += 1);
         let job = Job {
             inner: Arc::clone(self),
             key: for_job,

@@ -432,8 +432,10 @@ where
         })
     }
 
-    /// Refuses lookups, loads and insertions from now on; loads under way go on. Idempotent.
+    /// Refuses lookups, loads and insertions from now on; loads under way go on, and
+    /// [`get_local`](Self::get_local) still looks. Idempotent.
     pub fn close(&self) {
+        let _no_load_begins_meanwhile = self.inner.control();
         self.inner.closed.store(true, Ordering::Release);
     }
 
