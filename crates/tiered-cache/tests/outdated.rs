@@ -88,6 +88,23 @@ async fn outdated(clock: &ManualClock) -> [Texts; 2] {
 }
 
 #[tokio::test]
+async fn lives_at_both_ends_survive_jitter() {
+    let second = MapTier::default();
+    let build = |part| over(second.clone()).jitter(part).build().unwrap();
+    let options = |ttl| EntryOptions::new().ttl(ttl);
+    let (long, short) = (options(Duration::MAX), options(Duration::from_nanos(1)));
+    let cache = build(f64::MIN_POSITIVE);
+    let written = cache.insert_with(1, String::new(), long).await.unwrap();
+    assert!(written.memory && found(&cache).await.is_some());
+    for key in 2..20 {
+        let cache = build(1.0);
+        let written = cache.insert_with(key, String::new(), short.clone()).await;
+        assert!(written.unwrap().memory);
+    }
+    assert_eq!(second.calls("remove"), 0);
+}
+
+#[tokio::test]
 async fn a_load_that_comes_with_the_close_does_not_begin() {
     /// Closes the cache in the middle of a load.
     #[derive(PartialEq, Eq, Hash)]

@@ -261,7 +261,11 @@ where
     pub(crate) fn jittered(&self, ttl: Ttl) -> Ttl {
         match ttl {
             Ttl::After(time) if self.jitter > 0.0 => {
-                Ttl::After(time.mul_f64(1.0 - self.jitter * self.random()))
+                let part = 1.0 - self.jitter * self.random();
+                let shorter = Duration::try_from_secs_f64(time.as_secs_f64() * part);
+                // Not zero, which would mean to store nothing.
+                let least = time.min(Duration::from_nanos(1));
+                Ttl::After(shorter.unwrap_or(time).clamp(least, time))
             }
             _ => ttl,
         }
