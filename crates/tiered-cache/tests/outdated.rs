@@ -68,6 +68,40 @@ async fn failing(cache: &Texts) -> (JoinHandle<Failed>, Arc<Semaphore>) {
     (load, gate)
 }
 
+#[tokio::test]
+async fn an_invalidation_that_is_dropped_leaves_nothing_old_in_memory() {
+    for (what, call) in CHANGES {
+        let second = filled().await;
+        let cache = over(second.clone()).build().unwrap();
+        second.stop(call);
+        let changing = {
+            let cache = cache.clone();
+            tokio::spawn(async move { change(&cache, what).await })
+        };
+        until(|| second.calls(call) == 1).await;
+        assert_eq!(found(&cache).await.as_deref(), Some("old"), "{what}");
+        abort(changing).await;
+        assert_eq!(cache.get_local(&1), None, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn an_insertion_that_is_dropped_leaves_nothing_older_in_memory() {
+    let (second, clock) = (filled().await, ManualClock::new());
+    let cache = over(second.clone()).clock(clock.clone()).build().unwrap();
+    second.stop("set");
+    let inserting = {
+        let (cache, short) = (cache.clone(), EntryOptions::new().ttl(SECOND));
+        tokio::spawn(async move { cache.insert_with(1, "new".to_owned(), short).await })
+    };
+    until(|| second.calls("set") == 2).await;
+    assert_eq!(found(&cache).await.as_deref(), Some("new"));
+    clock.advance(SECOND);
+    assert_eq!(found(&cache).await.as_deref(), Some("old"));
+    abort(inserting).await;
+    assert_eq!(cache.get_local(&1), None);
+}
+
 /// One that has "old" at 1 in memory, and one that has it in the second tier only; out of date by
 /// 4 s, with 6 s to go.
 async fn outdated(clock: &ManualClock) -> [Texts; 2] {

@@ -305,6 +305,8 @@ where
             Err(error) => Err(error.clone()),
         };
         let memory = keep();
+        // What is read from the second tier until then is the value before this one.
+        let settled = OnDrop(|| inner.settle(&key, hash, &value));
         let written = match (&turn, &versions) {
             (Ok(turn), Ok(_)) if ttl.is_zero() => reach.remove(turn, &key, limit).await,
             (Ok(turn), Ok(versions)) => {
@@ -314,8 +316,7 @@ where
             }
             (Err(error), _) | (_, Err(error)) => Err(error.clone()),
         };
-        // What read the second tier in between has read the value before this one.
-        inner.settle(&key, hash, &value);
+        drop(settled);
         inner.count_write(&written.clone().map(|()| !ttl.is_zero()));
         Ok(Written {
             memory,
@@ -342,14 +343,13 @@ where
         let Some(reach) = &inner.reach else {
             return Ok(());
         };
+        let _what_was_read_meanwhile = OnDrop(|| inner.forget(key, hash));
         let limit = reach.limit();
         let turn = reach.turn(hash, limit).await;
         let removed = match &turn {
             Ok(turn) => reach.remove(turn, key, limit).await,
             Err(error) => Err(error.clone()),
         };
-        // What was read from the second tier in between.
-        inner.forget(key, hash);
         propagated(removed)
     }
 
@@ -368,9 +368,8 @@ where
         let Some(reach) = &inner.reach else {
             return Ok(());
         };
-        let bumped = reach.bump(Some(tag)).await;
-        inner.forget_tag(tag);
-        propagated(bumped)
+        let _what_was_read_meanwhile = OnDrop(|| inner.forget_tag(tag));
+        propagated(reach.bump(Some(tag)).await)
     }
 
     /// Removes everything from memory, and has the second tier give nothing any more of what is
@@ -387,9 +386,8 @@ where
         let Some(reach) = &inner.reach else {
             return Ok(());
         };
-        let bumped = reach.bump(None).await;
-        inner.forget_all();
-        propagated(bumped)
+        let _what_was_read_meanwhile = OnDrop(|| inner.forget_all());
+        propagated(reach.bump(None).await)
     }
 
     /// A view for one request, which remembers what it has seen.
@@ -460,6 +458,15 @@ where
     pub async fn shutdown(&self, deadline: impl Into<Deadline>) -> DrainReport {
         self.close();
         self.drain(deadline).await
+    }
+}
+
+/// Does it at the end of the call, also of one that is dropped before.
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        self.0();
     }
 }
 
