@@ -102,6 +102,29 @@ async fn an_insertion_that_is_dropped_leaves_nothing_older_in_memory() {
     assert_eq!(cache.get_local(&1), None);
 }
 
+#[tokio::test]
+async fn an_insertion_begun_before_the_invalidation_of_its_tag_stores_nothing_after_it() {
+    for what in ["tag", "all"] {
+        let second = MapTier::default();
+        let cache = over(second.clone()).build().unwrap();
+        let stop = second.stop("versions");
+        let inserting = {
+            let cache = cache.clone();
+            let insert = async move { cache.insert_with(1, "old".to_owned(), tagged()).await };
+            tokio::spawn(insert)
+        };
+        until(|| second.calls("versions") == 1).await;
+        change(&cache, what).await.unwrap();
+        stop.add_permits(100);
+        let written = inserting.await.unwrap().unwrap();
+        assert!(!written.memory, "{what}");
+        assert!(matches!(written.second_tier, SecondTierWrite::Done));
+        assert_eq!(cache.get_local(&1), None, "{what}");
+        let other = over(second.clone()).build().unwrap();
+        assert_eq!(found(&other).await, None, "{what}");
+    }
+}
+
 /// One that has "old" at 1 in memory, and one that has it in the second tier only; out of date by
 /// 4 s, with 6 s to go.
 async fn outdated(clock: &ManualClock) -> [Texts; 2] {

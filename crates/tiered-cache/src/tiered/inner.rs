@@ -63,9 +63,17 @@ pub(crate) struct StoreIn<'a, K> {
     pub(crate) key: &'a K,
     pub(crate) hash: u64,
     pub(crate) tags: &'a [Tag],
-    /// When it was begun, by the fence; `None` is now, and all that was begun before is out of
-    /// date.
-    pub(crate) since: Option<u64>,
+    pub(crate) begun: Begun,
+}
+
+/// When what is to be stored was begun, by the fence.
+#[derive(Clone, Copy)]
+pub(crate) enum Begun {
+    /// A load or a read: an invalidation or insertion since then wins.
+    Load(u64),
+    /// An insertion: the invalidation of a tag or of all since then wins, and whatever was begun
+    /// before it is stored is out of date.
+    Insertion(u64),
 }
 
 impl<K: Eq, V> Inner<K, V> {
@@ -101,7 +109,7 @@ where
 
     pub(crate) fn allows(&self, since: u64, hash: u64, tags: &[Tag]) -> bool {
         let tags: Vec<u64> = self.hashes(tags);
-        self.control().allows(since, hash, tags)
+        self.control().allows(since, Some(hash), tags)
     }
 
     fn hashes(&self, tags: &[Tag]) -> Vec<u64> {
@@ -114,7 +122,7 @@ where
             key,
             hash,
             tags: &hit.tags,
-            since: Some(since),
+            begun: Begun::Load(since),
         };
         self.keep(place, hit.value, hit.fresh, hit.remaining);
     }
@@ -137,7 +145,7 @@ where
             key,
             hash,
             tags,
-            since,
+            begun,
         } = place;
         let local = [fresh, self.local_ttl].into_iter().flatten().min();
         let retained = if self.stale_for.is_zero() {
@@ -167,27 +175,31 @@ where
         };
         let mut garbage = Garbage::new();
         let mut replaced = None;
-        let superseded;
         let mut rejected = None;
         let mut control = self.control();
-        match since {
-            Some(since) => {
-                if !control.allows(since, hash, hashes) {
-                    drop(control);
-                    self.counts.up(Count::Superseded);
-                    return None;
-                }
-                superseded = None;
+        let (allowed, superseded) = match begun {
+            Begun::Load(since) => (control.allows(since, Some(hash), hashes), None),
+            Begun::Insertion(since) => {
+                let allowed = control.allows(since, None, hashes);
+                (allowed, control.supersede_key(hash, key))
             }
-            None => superseded = control.supersede_key(hash, key),
+        };
+        if !allowed && matches!(begun, Begun::Load(_)) {
+            drop(control);
+            self.counts.up(Count::Superseded);
+            return None;
         }
         let mut memory = self.memory.lock();
-        if is_zero {
+        if is_zero || !allowed {
             let old = memory.store.remove(hash, key, now, &mut garbage);
             drop((memory, control));
             survive(|| drop(old));
             survive(|| drop(new));
             survive(|| drop(superseded));
+            if !allowed {
+                self.counts.up(Count::Superseded);
+                return None;
+            }
             return Some(false);
         }
         let put = self.memory.put(&mut memory, new, &mut garbage);

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use crate::options::{EntryOptions, Ttl};
 use crate::tiered::control::Flight;
 use crate::tiered::error::LoadError;
-use crate::tiered::inner::{Inner, StoreIn};
+use crate::tiered::inner::{Begun, Inner, StoreIn};
 use crate::tiered::reach::{Read, Versions};
 use crate::tiered::second::TierError;
 use crate::tiered::stats::Count;
@@ -218,7 +218,7 @@ where
             key: &self.key,
             hash: self.hash,
             tags: &options.tags,
-            since: Some(self.since),
+            begun: Begun::Load(self.since),
         };
         let stored = inner.store(place, Arc::clone(&value), ttl);
         self.end(Outcome::Value(Arc::clone(&value)));

@@ -25,7 +25,7 @@ use overdrive_core::{Deadline, DrainReport, Health};
 use tokio::time::timeout;
 
 use crate::options::EntryOptions;
-use crate::tiered::inner::{Inner, StoreIn};
+use crate::tiered::inner::{Begun, Inner, StoreIn};
 use crate::tiered::reach::Read;
 
 pub use crate::tiered::builder::TieredCacheBuilder;
@@ -257,7 +257,8 @@ where
     }
 
     /// Stores a value in memory and in the second tier; with a life of zero it removes what is
-    /// there. A load of the key under way stores nothing after that.
+    /// there, and so it does if one of its tags or all is invalidated while it waits for the second
+    /// tier. A load of the key under way stores nothing after that.
     ///
     /// That the second tier did not take it is in the answer. Writers of a key take turns there;
     /// it costs two round trips.
@@ -278,6 +279,7 @@ where
             return Err(InsertError { key, value });
         }
         let value = Arc::new(value);
+        let since = inner.control().epoch();
         let hash = inner.memory.hash(&key);
         let ttl = inner.jittered(options.ttl.unwrap_or(inner.ttl));
         let keep = || {
@@ -285,15 +287,13 @@ where
                 key: &key,
                 hash,
                 tags: &options.tags,
-                since: None,
+                begun: Begun::Insertion(since),
             };
-            let stored = inner.store(place, Arc::clone(&value), ttl);
-            stored == Some(true)
+            inner.store(place, Arc::clone(&value), ttl)
         };
         let Some(reach) = &inner.reach else {
-            let memory = keep();
             return Ok(Written {
-                memory,
+                memory: keep() == Some(true),
                 second_tier: SecondTierWrite::Absent,
             });
         };
@@ -305,10 +305,11 @@ where
             Err(error) => Err(error.clone()),
         };
         let memory = keep();
+        let gone = ttl.is_zero() || memory.is_none();
         // What is read from the second tier until then is the value before this one.
         let settled = OnDrop(|| inner.settle(&key, hash, &value));
         let written = match (&turn, &versions) {
-            (Ok(turn), Ok(_)) if ttl.is_zero() => reach.remove(turn, &key, limit).await,
+            (Ok(turn), Ok(_)) if gone => reach.remove(turn, &key, limit).await,
             (Ok(turn), Ok(versions)) => {
                 let life = inner.life(ttl);
                 let set = reach.set(turn, &key, &value, life, versions, limit);
@@ -317,9 +318,9 @@ where
             (Err(error), _) | (_, Err(error)) => Err(error.clone()),
         };
         drop(settled);
-        inner.count_write(&written.clone().map(|()| !ttl.is_zero()));
+        inner.count_write(&written.clone().map(|()| !gone));
         Ok(Written {
-            memory,
+            memory: memory == Some(true),
             second_tier: match written {
                 Ok(()) => SecondTierWrite::Done,
                 Err(error) => SecondTierWrite::Failed(error),
@@ -343,13 +344,15 @@ where
         let Some(reach) = &inner.reach else {
             return Ok(());
         };
-        let _what_was_read_meanwhile = OnDrop(|| inner.forget(key, hash));
+        let settled = OnDrop(|| inner.forget(key, hash));
         let limit = reach.limit();
         let turn = reach.turn(hash, limit).await;
         let removed = match &turn {
             Ok(turn) => reach.remove(turn, key, limit).await,
             Err(error) => Err(error.clone()),
         };
+        // What was read from the second tier in between.
+        drop(settled);
         propagated(removed)
     }
 
