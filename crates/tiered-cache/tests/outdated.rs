@@ -145,6 +145,30 @@ async fn outdated(clock: &ManualClock) -> [Texts; 2] {
 }
 
 #[tokio::test]
+async fn the_time_that_a_read_takes_is_part_of_the_life_of_what_it_finds() {
+    for wait in [2, 3] {
+        let (second, clock) = (filled().await, ManualClock::new());
+        second.with(|state| {
+            let entries = state.map.values_mut();
+            entries.for_each(|stored| stored.remaining = Some(3 * SECOND));
+        });
+        let cache = over(second.clone()).clock(clock.clone()).build().unwrap();
+        let hold = Arc::new(Semaphore::new(0));
+        second.with(|state| (state.gets, state.hold) = (0, Some(Arc::clone(&hold))));
+        let reading = {
+            let cache = cache.clone();
+            tokio::spawn(async move { found(&cache).await })
+        };
+        until(|| second.with(|state| state.gets) == 1).await;
+        clock.advance(wait * SECOND);
+        hold.add_permits(1);
+        assert_eq!(reading.await.unwrap().is_some(), wait < 3);
+        clock.advance(SECOND);
+        assert_eq!(cache.get_local(&1), None);
+    }
+}
+
+#[tokio::test]
 async fn lives_at_both_ends_survive_jitter() {
     let second = MapTier::default();
     let build = |part| over(second.clone()).jitter(part).build().unwrap();

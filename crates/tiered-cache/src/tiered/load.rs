@@ -18,7 +18,7 @@ use crate::options::{EntryOptions, Ttl};
 use crate::tiered::control::Flight;
 use crate::tiered::error::LoadError;
 use crate::tiered::inner::{Begun, Inner, StoreIn};
-use crate::tiered::reach::{Read, Versions};
+use crate::tiered::reach::{Limit, Read, Versions};
 use crate::tiered::second::TierError;
 use crate::tiered::stats::Count;
 
@@ -185,7 +185,9 @@ where
         let mut fallback = inner.retained(self.hash, &self.key);
         let mut versions = Ok(Versions::new());
         if let Some(reach) = &inner.reach {
-            let (read, known) = reach.read(&self.key, &options.tags, &inner.counts).await;
+            let limit = reach.limit();
+            let read = reach.read(&self.key, &options.tags, limit, &inner.counts);
+            let (read, known) = read.await;
             versions = match read {
                 Read::Hit(hit) if inner.allows(self.since, self.hash, &hit.tags) => {
                     if hit.fresh != Some(std::time::Duration::ZERO) {
@@ -194,9 +196,9 @@ where
                         return self.end(Outcome::Value(value));
                     }
                     fallback = fallback.or(Some(hit.value));
-                    self.versions(known, &options).await
+                    self.versions(known, &options, limit).await
                 }
-                Read::Hit(_) | Read::Miss => self.versions(known, &options).await,
+                Read::Hit(_) | Read::Miss => self.versions(known, &options, limit).await,
                 Read::Unavailable(error) => Err(error),
             };
         }
@@ -233,10 +235,11 @@ where
         &self,
         known: Option<Versions>,
         options: &EntryOptions,
+        limit: Limit,
     ) -> Result<Versions, TierError> {
         match (known, &self.inner.reach) {
             (Some(known), _) => Ok(known),
-            (None, Some(reach)) => reach.versions(&options.tags, reach.limit()).await,
+            (None, Some(reach)) => reach.versions(&options.tags, limit).await,
             (None, None) => Ok(Versions::new()),
         }
     }

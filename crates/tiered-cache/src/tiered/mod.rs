@@ -166,7 +166,8 @@ where
         };
         let hash = inner.memory.hash(key);
         let since = inner.control().epoch();
-        match reach.read(key, &[], &inner.counts).await.0 {
+        let read = reach.read(key, &[], reach.limit(), &inner.counts).await;
+        match read.0 {
             Read::Hit(hit) if hit.fresh != Some(Duration::ZERO) => {
                 let value = Arc::clone(&hit.value);
                 inner.promote(key, hash, hit, since);
