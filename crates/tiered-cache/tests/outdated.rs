@@ -145,6 +145,53 @@ async fn outdated(clock: &ManualClock) -> [Texts; 2] {
 }
 
 #[tokio::test]
+async fn what_is_invalidated_while_a_load_fails_does_not_stand_in_for_it() {
+    for (what, _) in CHANGES {
+        for i in 0..2 {
+            let clock = ManualClock::new();
+            let cache = outdated(&clock).await[i].clone();
+            let (load, gate) = failing(&cache).await;
+            change(&cache, what).await.unwrap();
+            gate.add_permits(1);
+            let failed = load.await.unwrap();
+            assert!(matches!(failed, Err(LoadError::Load(_))), "{what} {i}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_too_old_once_a_load_has_failed_does_not_stand_in_for_it() {
+    let clock = ManualClock::new();
+    for (i, cache) in outdated(&clock).await.into_iter().enumerate() {
+        let (load, gate) = failing(&cache).await;
+        clock.advance(6 * SECOND);
+        gate.add_permits(1);
+        assert!(load.await.unwrap().is_err(), "{i}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_older_than_its_own_stale_for_is_used_whatever_others_keep() {
+    let second = MapTier::default();
+    let build = |stale: Duration| {
+        let builder = over(second.clone()).ttl(SECOND).stale_for(stale);
+        builder.build().unwrap()
+    };
+    let written = build(10 * SECOND).insert(1, "old".to_owned()).await;
+    assert!(written.unwrap().memory);
+    second.with(|state| {
+        let entries = state.map.values_mut();
+        entries.for_each(|stored| stored.remaining = Some(6 * SECOND));
+    });
+    for (stale, stands_in) in [(0, false), (3, false), (5, true)] {
+        let cache = build(stale * SECOND);
+        let (load, gate) = failing(&cache).await;
+        gate.add_permits(1);
+        assert_eq!(load.await.unwrap().is_ok(), stands_in, "{stale}");
+    }
+}
+
+#[tokio::test]
 async fn the_time_that_a_read_takes_is_part_of_the_life_of_what_it_finds() {
     for wait in [2, 3] {
         let (second, clock) = (filled().await, ManualClock::new());
@@ -225,4 +272,26 @@ async fn a_panic_in_the_drop_of_a_key_costs_no_load() {
     let loaded = cache.load(&Fragile, load).await;
     assert_eq!(*loaded.unwrap(), 1);
     assert!(cache.drain(60 * SECOND).await.is_complete());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_reads_before_a_load_have_one_limit_together() {
+    let second = MapTier::default();
+    let limit = Duration::from_millis(100);
+    let cache = over(second.clone()).second_tier_timeout(limit);
+    let cache = cache.build().unwrap();
+    let hold = Arc::new(Semaphore::new(0));
+    second.with(|state| state.hold = Some(Arc::clone(&hold)));
+    second.stop("versions");
+    let start = tokio::time::Instant::now();
+    let loading = {
+        let cache = cache.clone();
+        let load = || async { Ok::<_, ()>("new".to_owned()) };
+        tokio::spawn(async move { cache.load(&1, load).await })
+    };
+    until(|| second.with(|state| state.gets) == 1).await;
+    tokio::time::advance(limit * 9 / 10).await;
+    hold.add_permits(1);
+    assert!(loading.await.unwrap().is_ok());
+    assert!(start.elapsed() < limit * 3 / 2, "{:?}", start.elapsed());
 }

@@ -58,6 +58,13 @@ impl<V> Clone for Held<V> {
     }
 }
 
+/// A stale value of the second tier, to stand in for a failed load.
+pub(crate) struct Spare<V> {
+    pub(crate) value: Arc<V>,
+    pub(crate) tags: Vec<Tag>,
+    pub(crate) until: Timestamp,
+}
+
 /// Where a value goes.
 pub(crate) struct StoreIn<'a, K> {
     pub(crate) key: &'a K,
@@ -124,7 +131,21 @@ where
             tags: &hit.tags,
             begun: Begun::Load(since),
         };
-        self.keep(place, hit.value, hit.fresh, hit.remaining);
+        // Others may keep it for longer.
+        let kept = hit.fresh.map(|fresh| fresh.saturating_add(self.stale_for));
+        let kept = [kept, hit.remaining].into_iter().flatten().min();
+        self.keep(place, hit.value, hit.fresh, kept);
+    }
+
+    /// Unless it is older than this cache allows.
+    pub(crate) fn spare(&self, hit: Hit<V>) -> Option<Spare<V>> {
+        let left = self.stale_for.checked_sub(hit.overdue)?;
+        let left = left.min(hit.remaining.unwrap_or(left));
+        Some(Spare {
+            value: hit.value,
+            tags: hit.tags,
+            until: self.clock.now().saturating_add(left),
+        })
     }
 
     /// Puts a new value into memory. Whether it is there; `None` if it was superseded.

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 use crate::options::{EntryOptions, Ttl};
 use crate::tiered::control::Flight;
 use crate::tiered::error::LoadError;
-use crate::tiered::inner::{Begun, Inner, StoreIn};
+use crate::tiered::inner::{Begun, Inner, Spare, StoreIn};
 use crate::tiered::reach::{Limit, Read, Versions};
 use crate::tiered::second::TierError;
 use crate::tiered::stats::Count;
@@ -182,7 +182,7 @@ where
         E: Send + Sync + 'static,
     {
         let inner = &*self.inner;
-        let mut fallback = inner.retained(self.hash, &self.key);
+        let mut spare = None;
         let mut versions = Ok(Versions::new());
         if let Some(reach) = &inner.reach {
             let limit = reach.limit();
@@ -195,7 +195,7 @@ where
                         inner.promote(&self.key, self.hash, hit, self.since);
                         return self.end(Outcome::Value(value));
                     }
-                    fallback = fallback.or(Some(hit.value));
+                    spare = inner.spare(hit);
                     self.versions(known, &options, limit).await
                 }
                 Read::Hit(_) | Read::Miss => self.versions(known, &options, limit).await,
@@ -205,7 +205,8 @@ where
         let value = match self.call(loader).await {
             Ok(value) => Arc::new(value),
             Err(outcome) => {
-                let outcome = match fallback {
+                let kept = inner.retained(self.hash, &self.key);
+                let outcome = match kept.or_else(|| self.stand_in(spare)) {
                     Some(value) => {
                         inner.counts.up(Count::Stale);
                         Outcome::Value(value)
@@ -228,6 +229,16 @@ where
             return;
         }
         self.write(&value, ttl, versions, &options).await;
+    }
+
+    /// What the second tier had, if it is still to be used.
+    fn stand_in(&self, spare: Option<Spare<V>>) -> Option<Arc<V>> {
+        let spare = spare.filter(|spare| {
+            let inner = &self.inner;
+            let in_time = inner.clock.now() < spare.until;
+            in_time && inner.allows(self.since, self.hash, &spare.tags)
+        });
+        spare.map(|spare| spare.value)
     }
 
     /// Those of the tags before the value is loaded, if the entry can be written afterwards.
