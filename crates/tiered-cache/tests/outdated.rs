@@ -233,6 +233,44 @@ async fn lives_at_both_ends_survive_jitter() {
 }
 
 #[tokio::test]
+async fn a_read_under_way_does_not_undo_what_the_request_itself_does() {
+    let second = filled().await;
+    let cache = over(second.clone()).build().unwrap();
+    let request = Arc::new(cache.request_scope());
+    let hold = Arc::new(Semaphore::new(0));
+    second.with(|state| (state.gets, state.hold) = (0, Some(Arc::clone(&hold))));
+    let reading = {
+        let request = Arc::clone(&request);
+        tokio::spawn(async move { request.get(&1).await })
+    };
+    until(|| second.with(|state| state.gets) == 1).await;
+    request.invalidate(&1).await.unwrap();
+    hold.add_permits(100);
+    assert!(reading.await.unwrap().is_ok());
+    assert_eq!(request.get(&1).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_request_whose_insertion_was_dropped_sees_what_is_in_the_tiers() {
+    let second = filled().await;
+    let cache = over(second.clone()).build().unwrap();
+    let request = Arc::new(cache.request_scope());
+    assert_eq!(
+        request.get(&1).await.unwrap().unwrap().value.as_str(),
+        "old"
+    );
+    second.stop("set");
+    let inserting = {
+        let request = Arc::clone(&request);
+        tokio::spawn(async move { request.insert(1, "new".to_owned()).await })
+    };
+    until(|| second.calls("set") == 2).await;
+    abort(inserting).await;
+    let hit = request.get(&1).await.unwrap().unwrap();
+    assert_eq!((hit.value.as_str(), hit.tier), ("new", Tier::Memory));
+}
+
+#[tokio::test]
 async fn a_load_that_comes_with_the_close_does_not_begin() {
     /// Closes the cache in the middle of a load.
     #[derive(PartialEq, Eq, Hash)]
