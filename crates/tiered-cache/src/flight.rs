@@ -65,7 +65,7 @@ impl<K: Hash + Eq + Clone, V: Clone, S: BuildHasher> Cache<K, V, S> {
     /// A value too heavy for the cache is returned, and not stored.
     ///
     /// # Panics
-    /// With the panic of `init`: then one of the others runs its own. If `init` asks for the very
+    /// With the panic of `init` or of the weigher: then one of the others runs its own. If `init` asks for the very
     /// key that it makes. Two `init`s that wait for each other's keys wait for ever.
     pub fn get_or_insert_with(&self, key: K, init: impl FnOnce() -> V) -> V {
         let made: Result<V, Infallible> = self.try_get_or_insert_with(key, || Ok(init()));

@@ -313,6 +313,19 @@ async fn a_panic_in_the_drop_of_a_key_costs_no_load() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_loader_that_waits_for_itself_ends_with_its_time() {
+    let cache = local().loader_timeout(SECOND).build().unwrap();
+    let inner = cache.clone();
+    let load = || async move {
+        let load = || async { Ok::<_, ()>("inner".to_owned()) };
+        inner.load(&1, load).await.map(|value| value.to_string())
+    };
+    let waited = cache.load(&1, load).await;
+    assert!(matches!(waited, Err(LoadError::TimedOut { .. })));
+    assert_eq!(cache.stats().loading, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_reads_before_a_load_have_one_limit_together() {
     let second = MapTier::default();
     let limit = Duration::from_millis(100);

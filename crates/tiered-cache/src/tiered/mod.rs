@@ -214,7 +214,8 @@ where
     /// The value in memory, or in the second tier, or what `loader` gives, which is then stored
     /// in both with these options.
     ///
-    /// Whoever asks for the key meanwhile waits for the same load, with its options. It runs in a
+    /// Whoever asks for the key meanwhile waits for the same load, with its options: the loader
+    /// itself too, so one that asks for its own key ends with `loader_timeout`. It runs in a
     /// task of the runtime of the caller who began it. The second tier is asked once per load, and
     /// written after the value has been given to those who wait for it.
     ///
