@@ -122,7 +122,10 @@ impl<K: Hash + Eq + Clone, V: Clone, S: BuildHasher> Cache<K, V, S> {
             garbage.push_key(for_table);
             return Found::Value(value);
         }
-        if let Some(flight) = shared.flights.get(hash, key).cloned() {
+        let flight = shared.flights.get(hash, key).cloned();
+        #[cfg(test)]
+        let flight = flight.filter(|_| shared.guards.sharing.is_in_place());
+        if let Some(flight) = flight {
             garbage.push_key(for_table);
             return Found::Flight(flight);
         }
@@ -161,11 +164,17 @@ impl<K: Hash + Eq + Clone, V, S: BuildHasher> Making<'_, K, V, S> {
         let mut unused = Garbage::new();
         let mut shared = cache.lock();
         let mine = |flight: &Arc<Flight<V>>| Arc::ptr_eq(flight, &self.flight);
-        let Some((old, _)) = shared.flights.remove_where(hash, mine) else {
+        let row = shared.flights.remove_where(hash, mine);
+        let superseded = row.is_none();
+        #[cfg(test)]
+        let superseded = superseded && shared.guards.fence.is_in_place();
+        if let Some((old, _)) = row {
+            garbage.push_key(old);
+        }
+        if superseded {
             garbage.push(key, value);
             return;
-        };
-        garbage.push_key(old);
+        }
         let new = New {
             hash,
             key,

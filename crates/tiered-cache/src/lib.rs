@@ -73,6 +73,8 @@
 
 mod builder;
 mod cache;
+#[cfg(test)]
+mod controls;
 mod flight;
 mod garbage;
 mod options;

@@ -87,7 +87,7 @@ pub use crate::tiered::stats::TieredCacheStats;
 /// # }).unwrap();
 /// ```
 pub struct TieredCache<K, V> {
-    inner: Arc<Inner<K, V>>,
+    pub(crate) inner: Arc<Inner<K, V>>,
 }
 
 /// The tier that a value came from.
