@@ -1,5 +1,6 @@
 //! The way to the second tier: envelopes, deadlines, one writer per key.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -140,10 +141,11 @@ impl<K, V: 'static> Reach<K, V> {
         asked: &[&str],
         limit: Limit,
     ) -> Result<bool, TierError> {
+        let known: HashMap<_, _> = asked.iter().zip(&found.versions).collect();
         let mut unknown = Vec::new();
         for &(tag, version) in &envelope.versions {
-            match asked.iter().position(|&name| name == tag) {
-                Some(at) if found.versions[at] != Some(version) => return Ok(false),
+            match known.get(&tag) {
+                Some(&&now) if now != Some(version) => return Ok(false),
                 Some(_) => {}
                 None => unknown.push((tag, version)),
             }
