@@ -7,7 +7,7 @@ use redis::FromRedisValue;
 use tokio::time::timeout;
 
 use crate::connection::{Connection, unreachable_at};
-use crate::error::is_loss;
+use crate::error::{is_loss, mistyped};
 use crate::settings::Target;
 use crate::{RemoteError, Request};
 
@@ -50,9 +50,8 @@ impl Dedicated {
             Ok(answer) => answer,
         };
         self.connection = Some(connection);
-        answer
-            .and_then(|value| Ok(redis::from_redis_value(value)?))
-            .map_err(RemoteError::Server)
+        let value = answer.map_err(RemoteError::Server)?;
+        redis::from_redis_value(value).map_err(mistyped)
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
 use crate::connection::{Connection, unreachable_at};
-use crate::error::{is_loss, is_not_serving};
+use crate::error::{is_loss, is_not_serving, mistyped};
 use crate::pool::Pool;
 use crate::settings::Target;
 use crate::stats::Counts;
@@ -74,9 +74,7 @@ impl Inner {
             }
             self.counts.retries.up();
         };
-        let value = value.and_then(|value| {
-            redis::from_redis_value(value).map_err(|error| RemoteError::Server(error.into()))
-        });
+        let value = value.and_then(|value| redis::from_redis_value(value).map_err(mistyped));
         if value.is_err() {
             self.counts.failures.up();
         }

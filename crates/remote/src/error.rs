@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use overdrive_core::ConfigError;
 use overdrive_core::breaker::BreakerOpen;
-use redis::{ErrorKind, RedisError, RetryMethod, ServerErrorKind};
+use redis::{ErrorKind, ParsingError, RedisError, RetryMethod, ServerErrorKind};
 
 /// Why a [`Remote`](crate::Remote) could not be made, or its call failed.
 #[derive(Clone, Debug)]
@@ -52,6 +52,13 @@ impl RemoteError {
             Self::Config(_) | Self::PoolTimedOut { .. } | Self::Closed => false,
         }
     }
+}
+
+/// For an answer that is not of the type asked for. The client's own error repeats the answer,
+/// which may be a secret.
+pub(crate) fn mistyped(error: ParsingError) -> RemoteError {
+    let kind = RedisError::from(error).kind();
+    RemoteError::Server((kind, "the answer is not of the type asked for").into())
 }
 
 /// Whether the server says that it is there, but not ready.

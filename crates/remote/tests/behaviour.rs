@@ -296,3 +296,21 @@ fn clients(server: &RedisServer) -> usize {
     let list = server.command(&["CLIENT", "LIST"]).unwrap();
     list.text().unwrap().lines().count()
 }
+
+#[tokio::test]
+async fn an_answer_of_another_type_is_not_repeated_by_the_error() {
+    let server = RedisServer::start().unwrap();
+    let remote = Remote::connect(settings(server.url())).await.unwrap();
+    remote.set(b"k", b"secret", LONG).await.unwrap();
+    let get = cmd("GET").arg("k").clone();
+    let mut dedicated = remote.dedicated(LONG).await.unwrap();
+    for error in [
+        remote.query::<u64>(&get, LONG).await.unwrap_err(),
+        dedicated.query::<u64>(&get, LONG).await.unwrap_err(),
+    ] {
+        let source = std::error::Error::source(&error).unwrap().to_string();
+        let shown = format!("{error} {error:?} {source}");
+        assert!(matches!(error, RemoteError::Server(_)), "{shown}");
+        assert!(!shown.contains("secret"), "{shown}");
+    }
+}

@@ -74,6 +74,8 @@ pub(crate) struct Shared<K, V> {
     /// The values being made, by key. Taking one out of here does not end it, but what it makes
     /// is not stored then.
     pub(crate) flights: Table<K, Arc<Flight<V>>>,
+    #[cfg(test)]
+    pub(crate) guards: crate::controls::Guards,
 }
 
 impl<K: Hash + Eq, V> Cache<K, V> {
@@ -355,6 +357,8 @@ where
         Mutex::new(Self {
             store: Store::new(max_weight, idle),
             flights: Table::default(),
+            #[cfg(test)]
+            guards: crate::controls::Guards::default(),
         })
     }
 }

@@ -5,6 +5,8 @@ use std::hash::{BuildHasher, Hash};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 
+use overdrive_core::unwind::survive;
+
 use crate::cache::{Cache, end};
 use crate::garbage::Garbage;
 use crate::store::New;
@@ -63,7 +65,7 @@ impl<K: Hash + Eq + Clone, V: Clone, S: BuildHasher> Cache<K, V, S> {
     /// A value too heavy for the cache is returned, and not stored.
     ///
     /// # Panics
-    /// With the panic of `init`: then one of the others runs its own. If `init` asks for the very
+    /// With the panic of `init` or of the weigher: then one of the others runs its own. If `init` asks for the very
     /// key that it makes. Two `init`s that wait for each other's keys wait for ever.
     pub fn get_or_insert_with(&self, key: K, init: impl FnOnce() -> V) -> V {
         let made: Result<V, Infallible> = self.try_get_or_insert_with(key, || Ok(init()));
@@ -120,7 +122,10 @@ impl<K: Hash + Eq + Clone, V: Clone, S: BuildHasher> Cache<K, V, S> {
             garbage.push_key(for_table);
             return Found::Value(value);
         }
-        if let Some(flight) = shared.flights.get(hash, key).cloned() {
+        let flight = shared.flights.get(hash, key).cloned();
+        #[cfg(test)]
+        let flight = flight.filter(|_| shared.guards.sharing.is_in_place());
+        if let Some(flight) = flight {
             garbage.push_key(for_table);
             return Found::Flight(flight);
         }
@@ -159,11 +164,17 @@ impl<K: Hash + Eq + Clone, V, S: BuildHasher> Making<'_, K, V, S> {
         let mut unused = Garbage::new();
         let mut shared = cache.lock();
         let mine = |flight: &Arc<Flight<V>>| Arc::ptr_eq(flight, &self.flight);
-        let Some((old, _)) = shared.flights.remove_if(hash, &key, mine) else {
+        let row = shared.flights.remove_where(hash, mine);
+        let superseded = row.is_none();
+        #[cfg(test)]
+        let superseded = superseded && shared.guards.fence.is_in_place();
+        if let Some((old, _)) = row {
+            garbage.push_key(old);
+        }
+        if superseded {
             garbage.push(key, value);
             return;
-        };
-        garbage.push_key(old);
+        }
         let new = New {
             hash,
             key,
@@ -186,12 +197,13 @@ impl<K: Hash + Eq + Clone, V, S: BuildHasher> Making<'_, K, V, S> {
 
 impl<K: Hash + Eq, V, S: BuildHasher> Drop for Making<'_, K, V, S> {
     fn drop(&mut self) {
+        // No panic of the user's may come between here and those who wait.
         let mine = |flight: &Arc<Flight<V>>| Arc::ptr_eq(flight, &self.flight);
         let row = {
             let mut shared = self.cache.lock();
-            shared.flights.remove_if(self.hash, &self.key, mine)
+            shared.flights.remove_where(self.hash, mine)
         };
-        drop(row);
+        survive(|| drop(row));
         let mut state = self.flight.lock();
         if let State::Running = *state {
             *state = State::GivenUp;

@@ -33,7 +33,7 @@
 //! | a life of zero | not stored, and what is there removed |
 //! | a value too large for a tier | not in that tier, and what is there removed |
 //! | damaged or foreign data in the second tier, another schema | a miss, counted |
-//! | the loader fails | its error to all who wait, or a stale value if that is allowed |
+//! | the loader fails | its error to all who wait, or a stale value if that is allowed, and still is by then |
 //!
 //! # Cost
 //! One lock for the memory tier, and a strict order of use, so each hit writes: threads that use
@@ -73,6 +73,8 @@
 
 mod builder;
 mod cache;
+#[cfg(test)]
+mod controls;
 mod flight;
 mod garbage;
 mod options;

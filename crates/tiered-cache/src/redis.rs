@@ -128,7 +128,7 @@ impl SecondTier for RedisTier {
         }
         let reply = self.remote.query_idempotent::<Vec<Value>>(&pipe, by).await;
         let reply = reply.map_err(failed)?;
-        let (bytes, ttl, versions) = parse(reply).map_err(TierError::failed)?;
+        let (bytes, ttl, versions) = parse(reply).map_err(mistyped)?;
         let stored = bytes.and_then(|bytes| {
             let remaining = match u64::try_from(ttl) {
                 // It has ended between the two commands.
@@ -193,6 +193,11 @@ fn parse(reply: Vec<Value>) -> Result<Parsed, ParsingError> {
     let ttl = from_redis_value(reply.next().unwrap_or(Value::Int(0)))?;
     let versions = reply.map(from_redis_value).collect::<Result<_, _>>()?;
     Ok((bytes, ttl, versions))
+}
+
+/// The client's own error repeats the answer, which may be a secret.
+fn mistyped(_: ParsingError) -> TierError {
+    TierError::failed("the answer is not of the type asked for")
 }
 
 fn failed(error: RemoteError) -> TierError {

@@ -116,7 +116,8 @@ impl<K: Eq, V> Store<K, V> {
             self.link_newest(slot);
         }
         let entry = self.slots[slot].as_mut()?;
-        entry.used = now;
+        // Whoever read the clock earlier may come later.
+        entry.used = entry.used.max(now);
         Some(&entry.new.value)
     }
 
@@ -358,5 +359,31 @@ impl<K: Eq, V> Store<K, V> {
 
     fn at(&mut self, slot: usize) -> Option<&mut Entry<K, V>> {
         self.slots.get_mut(slot).and_then(Option::as_mut)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_use_that_comes_late_does_not_age_the_entry() {
+        let at = Timestamp::from_nanos;
+        let mut store = Store::new(1, Some(Duration::from_nanos(10)));
+        let mut garbage = Garbage::new();
+        let new = New {
+            hash: 0,
+            key: (),
+            value: (),
+            weight: 1,
+            now: at(0),
+            expires: Timestamp::MAX,
+            tags: Box::default(),
+        };
+        assert!(store.insert(new, &mut garbage).is_none());
+        for (now, live) in [(9, true), (5, true), (18, true), (28, false)] {
+            let found = store.get(0, &(), at(now), &mut garbage);
+            assert_eq!(found.is_some(), live, "{now}");
+        }
     }
 }

@@ -49,6 +49,13 @@ impl<K: Eq, T> Table<K, T> {
         Some((key, value))
     }
 
+    /// As [`remove_if`](Self::remove_if), of a row that `is_it` knows without its key.
+    pub(crate) fn remove_where(&mut self, hash: u64, is_it: impl Fn(&T) -> bool) -> Option<(K, T)> {
+        let row = self.rows.find_entry(hash, |(_, _, value)| is_it(value));
+        let ((_, key, value), _) = row.ok()?.remove();
+        Some((key, value))
+    }
+
     /// Takes all rows out of whose value `condition` holds.
     pub(crate) fn take_all(&mut self, mut condition: impl FnMut(&T) -> bool) -> Vec<(K, T)> {
         let rows = self.rows.extract_if(|(_, _, value)| condition(value));

@@ -1,7 +1,9 @@
 //! What it does when the user's code panics, fails, or comes at the wrong moment.
 
+use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use overdrive_testkit::{DropCounter, Gate};
@@ -184,4 +186,71 @@ fn a_clone_that_panics_changes_nothing() {
     cache.insert(1, Fragile(AtomicUsize::new(0))).unwrap();
     assert_eq!(caught(|| cache.get(&1)), "clone");
     assert!(cache.get(&1).is_some());
+}
+
+#[test]
+fn a_panic_in_the_drop_of_a_key_keeps_nobody_waiting() {
+    /// The copy in the table panics when it is dropped, once.
+    struct Fragile {
+        copy: bool,
+        armed: Arc<AtomicBool>,
+        compared: Arc<AtomicUsize>,
+    }
+    impl Clone for Fragile {
+        fn clone(&self) -> Self {
+            Self {
+                copy: true,
+                armed: Arc::clone(&self.armed),
+                compared: Arc::clone(&self.compared),
+            }
+        }
+    }
+    impl Hash for Fragile {
+        fn hash<H: Hasher>(&self, _: &mut H) {}
+    }
+    impl PartialEq for Fragile {
+        fn eq(&self, _: &Self) -> bool {
+            self.compared.fetch_add(1, Ordering::SeqCst);
+            true
+        }
+    }
+    impl Eq for Fragile {}
+    impl Drop for Fragile {
+        fn drop(&mut self) {
+            let panics = self.copy && self.armed.swap(false, Ordering::SeqCst);
+            assert!(!panics, "drop");
+        }
+    }
+    let cache = Cache::builder().max_entries(1).build().unwrap();
+    let (armed, compared) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
+    let key = || Fragile {
+        copy: false,
+        armed: Arc::clone(&armed),
+        compared: Arc::clone(&compared),
+    };
+    let gate = Gate::new();
+    thread::scope(|scope| {
+        let first = scope.spawn(|| {
+            cache.try_get_or_insert_with(key(), || {
+                gate.pass();
+                Err("first")
+            })
+        });
+        gate.wait_for(1);
+        let second = scope.spawn(|| cache.try_get_or_insert_with(key(), || Ok::<_, ()>(2)));
+        // It has found the first one, and will not leave the lock without it.
+        while compared.load(Ordering::SeqCst) == 0 {
+            thread::yield_now();
+        }
+        // Nor without its copy of the key, which is not the one to panic.
+        assert!(!cache.contains_key(&key()));
+        while Arc::strong_count(&armed) > 4 {
+            thread::yield_now();
+        }
+        armed.store(true, Ordering::SeqCst);
+        gate.open();
+        assert_eq!(first.join().unwrap(), Err("first"));
+        assert_eq!(second.join().unwrap(), Ok(2));
+    });
+    assert_eq!(cache.len(), 1);
 }

@@ -83,7 +83,8 @@ async fn two_processes_share_values_tags_and_clears() {
 async fn the_life_of_an_entry_is_the_servers_too() {
     let server = RedisServer::start().unwrap();
     let build = || builder(server.url()).ttl(Duration::from_secs(100));
-    let cache = build().stale_for(Duration::from_secs(50)).build().unwrap();
+    let build = || build().stale_for(Duration::from_secs(50));
+    let cache = build().build().unwrap();
     drop(cache.insert(1, "one".to_owned()).await.unwrap());
     let key = "nextevent:v2:test:k:1";
     let left = server.command(&["PTTL", key]).unwrap();

@@ -209,6 +209,7 @@ where
                 key,
                 timeout: self.second_tier_timeout,
                 max_value_bytes: self.max_value_bytes,
+                clock: Arc::clone(&self.clock),
                 turns: Reach::<K, V>::turns(),
                 down: AtomicBool::new(false),
             }),

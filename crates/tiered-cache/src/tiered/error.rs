@@ -147,7 +147,8 @@ impl<K, V> Error for InsertError<K, V> {}
 #[must_use = "the second tier may not have it"]
 #[non_exhaustive]
 pub struct Written {
-    /// Whether it is in memory: not if it is too heavy, or its life is zero.
+    /// Whether it is in memory: not if it is too heavy, its life is zero, or it was invalidated
+    /// meanwhile by a tag or a clear.
     pub memory: bool,
     /// Whether it is in the second tier.
     pub second_tier: SecondTierWrite,
@@ -159,7 +160,8 @@ pub struct Written {
 pub enum SecondTierWrite {
     /// There is no second tier.
     Absent,
-    /// It is there; with a life of zero, what was there is removed.
+    /// It is there; with a life of zero, and if it was invalidated meanwhile, what was there is
+    /// removed.
     Done,
     /// It may not be there, and the second tier may still give the value before it, once this one
     /// has left the memory. Nothing tries again.

@@ -58,14 +58,29 @@ impl<V> Clone for Held<V> {
     }
 }
 
+/// A stale value of the second tier, to stand in for a failed load.
+pub(crate) struct Spare<V> {
+    pub(crate) value: Arc<V>,
+    pub(crate) tags: Vec<Tag>,
+    pub(crate) until: Timestamp,
+}
+
 /// Where a value goes.
 pub(crate) struct StoreIn<'a, K> {
     pub(crate) key: &'a K,
     pub(crate) hash: u64,
     pub(crate) tags: &'a [Tag],
-    /// When it was begun, by the fence; `None` is now, and all that was begun before is out of
-    /// date.
-    pub(crate) since: Option<u64>,
+    pub(crate) begun: Begun,
+}
+
+/// When what is to be stored was begun, by the fence.
+#[derive(Clone, Copy)]
+pub(crate) enum Begun {
+    /// A load or a read: an invalidation or insertion since then wins.
+    Load(u64),
+    /// An insertion: the invalidation of a tag or of all since then wins, and whatever was begun
+    /// before it is stored is out of date.
+    Insertion(u64),
 }
 
 impl<K: Eq, V> Inner<K, V> {
@@ -101,7 +116,7 @@ where
 
     pub(crate) fn allows(&self, since: u64, hash: u64, tags: &[Tag]) -> bool {
         let tags: Vec<u64> = self.hashes(tags);
-        self.control().allows(since, hash, tags)
+        self.control().allows(since, Some(hash), tags)
     }
 
     fn hashes(&self, tags: &[Tag]) -> Vec<u64> {
@@ -114,9 +129,23 @@ where
             key,
             hash,
             tags: &hit.tags,
-            since: Some(since),
+            begun: Begun::Load(since),
         };
-        self.keep(place, hit.value, hit.fresh, hit.remaining);
+        // Others may keep it for longer.
+        let kept = hit.fresh.map(|fresh| fresh.saturating_add(self.stale_for));
+        let kept = [kept, hit.remaining].into_iter().flatten().min();
+        self.keep(place, hit.value, hit.fresh, kept);
+    }
+
+    /// Unless it is older than this cache allows.
+    pub(crate) fn spare(&self, hit: Hit<V>) -> Option<Spare<V>> {
+        let left = self.stale_for.checked_sub(hit.overdue)?;
+        let left = left.min(hit.remaining.unwrap_or(left));
+        Some(Spare {
+            value: hit.value,
+            tags: hit.tags,
+            until: self.clock.now().saturating_add(left),
+        })
     }
 
     /// Puts a new value into memory. Whether it is there; `None` if it was superseded.
@@ -137,7 +166,7 @@ where
             key,
             hash,
             tags,
-            since,
+            begun,
         } = place;
         let local = [fresh, self.local_ttl].into_iter().flatten().min();
         let retained = if self.stale_for.is_zero() {
@@ -167,26 +196,31 @@ where
         };
         let mut garbage = Garbage::new();
         let mut replaced = None;
-        let superseded;
         let mut rejected = None;
         let mut control = self.control();
-        match since {
-            Some(since) => {
-                if !control.allows(since, hash, hashes) {
-                    drop(control);
-                    self.counts.up(Count::Superseded);
-                    return None;
-                }
-                superseded = None;
+        let (allowed, superseded) = match begun {
+            Begun::Load(since) => (control.allows(since, Some(hash), hashes), None),
+            Begun::Insertion(since) => {
+                let allowed = control.allows(since, None, hashes);
+                (allowed, control.supersede_key(hash, key))
             }
-            None => superseded = control.supersede_key(hash, key),
+        };
+        if !allowed && matches!(begun, Begun::Load(_)) {
+            drop(control);
+            self.counts.up(Count::Superseded);
+            return None;
         }
         let mut memory = self.memory.lock();
-        if is_zero {
+        if is_zero || !allowed {
             let old = memory.store.remove(hash, key, now, &mut garbage);
             drop((memory, control));
             survive(|| drop(old));
-            drop((new, superseded));
+            survive(|| drop(new));
+            survive(|| drop(superseded));
+            if !allowed {
+                self.counts.up(Count::Superseded);
+                return None;
+            }
             return Some(false);
         }
         let put = self.memory.put(&mut memory, new, &mut garbage);
@@ -198,7 +232,7 @@ where
         let stored = rejected.is_none();
         survive(|| drop(replaced));
         survive(|| drop(rejected));
-        drop(superseded);
+        survive(|| drop(superseded));
         Some(stored)
     }
 
@@ -211,7 +245,7 @@ where
         let old = (self.memory.lock().store).remove(hash, key, now, &mut garbage);
         drop(control);
         survive(|| drop(old));
-        drop(superseded);
+        survive(|| drop(superseded));
     }
 
     /// Ends what was begun before a value got to the second tier, and any value in memory that is
@@ -227,7 +261,7 @@ where
         let old = other.then(|| memory.store.remove(hash, key, now, &mut garbage));
         drop((memory, control));
         survive(|| drop(old));
-        drop(superseded);
+        survive(|| drop(superseded));
     }
 
     pub(crate) fn forget_tag(&self, tag: &str) {
@@ -237,7 +271,7 @@ where
         let superseded = control.supersede_tag(hash, tag);
         self.memory.lock().store.remove_tagged(tag, &mut garbage);
         drop(control);
-        drop(superseded);
+        survive(|| drop(superseded));
     }
 
     pub(crate) fn forget_all(&self) {
@@ -246,7 +280,7 @@ where
         let superseded = control.supersede_all();
         self.memory.lock().store.clear(&mut garbage);
         drop(control);
-        drop(superseded);
+        survive(|| drop(superseded));
     }
 
     pub(crate) fn life(&self, ttl: Ttl) -> Life {
@@ -260,7 +294,11 @@ where
     pub(crate) fn jittered(&self, ttl: Ttl) -> Ttl {
         match ttl {
             Ttl::After(time) if self.jitter > 0.0 => {
-                Ttl::After(time.mul_f64(1.0 - self.jitter * self.random()))
+                let part = 1.0 - self.jitter * self.random();
+                let shorter = Duration::try_from_secs_f64(time.as_secs_f64() * part);
+                // Not zero, which would mean to store nothing.
+                let least = time.min(Duration::from_nanos(1));
+                Ttl::After(shorter.unwrap_or(time).clamp(least, time))
             }
             _ => ttl,
         }

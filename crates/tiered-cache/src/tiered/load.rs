@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 
 use futures_util::FutureExt;
-use overdrive_core::unwind::drop_payload;
+use overdrive_core::unwind::{drop_payload, survive};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -17,8 +17,8 @@ use tokio::time::timeout;
 use crate::options::{EntryOptions, Ttl};
 use crate::tiered::control::Flight;
 use crate::tiered::error::LoadError;
-use crate::tiered::inner::{Inner, StoreIn};
-use crate::tiered::reach::{Read, Versions};
+use crate::tiered::inner::{Begun, Inner, Spare, StoreIn};
+use crate::tiered::reach::{Limit, Read, Versions};
 use crate::tiered::second::TierError;
 use crate::tiered::stats::Count;
 
@@ -43,6 +43,7 @@ impl<V> Clone for Outcome<V> {
 }
 
 enum Joined<K: Eq, V> {
+    Closed,
     Value(Arc<V>),
     Waiting(watch::Receiver<Option<Outcome<V>>>),
     Started(Job<K, V>, watch::Receiver<Option<Outcome<V>>>),
@@ -73,6 +74,7 @@ where
         let mut loader = Some(loader);
         loop {
             let mut outcome = match self.join(key, &options) {
+                Joined::Closed => return Err(LoadError::Closed),
                 Joined::Value(value) => return Ok(value),
                 Joined::Waiting(outcome) => {
                     self.counts.up(Count::Joined);
@@ -115,7 +117,14 @@ where
         let (now, clock) = (self.memory.now(), self.clock.now());
         let (for_table, for_job) = (key.clone(), key.clone());
         let mut control = self.control();
-        if let Some(flight) = control.flights.get(hash, key) {
+        // Under the lock that `close` takes: who drains after it sees all loads that there are.
+        if self.closed.load(Ordering::Acquire) {
+            return Joined::Closed;
+        }
+        let flight = control.flights.get(hash, key);
+        #[cfg(test)]
+        let flight = flight.filter(|_| control.guards.sharing.is_in_place());
+        if let Some(flight) = flight {
             return Joined::Waiting(flight.outcome.clone());
         }
         // A load that has just ended has stored its value before it left the table.
@@ -133,8 +142,12 @@ where
         };
         control.flights.insert(hash, for_table, flight);
         let since = control.epoch();
+        // Wakes nobody: all who look wait for fewer.
+        self.jobs.send_if_modified(|jobs| {
+            *jobs += 1;
+            false
+        });
         drop(control);
-        self.jobs.send_modify(|jobs| *jobs += 1);
         let job = Job {
             inner: Arc::clone(self),
             key: for_job,
@@ -172,10 +185,12 @@ where
         E: Send + Sync + 'static,
     {
         let inner = &*self.inner;
-        let mut fallback = inner.retained(self.hash, &self.key);
+        let mut spare = None;
         let mut versions = Ok(Versions::new());
         if let Some(reach) = &inner.reach {
-            let (read, known) = reach.read(&self.key, &options.tags, &inner.counts).await;
+            let limit = reach.limit();
+            let read = reach.read(&self.key, &options.tags, limit, &inner.counts);
+            let (read, known) = read.await;
             versions = match read {
                 Read::Hit(hit) if inner.allows(self.since, self.hash, &hit.tags) => {
                     if hit.fresh != Some(std::time::Duration::ZERO) {
@@ -183,17 +198,18 @@ where
                         inner.promote(&self.key, self.hash, hit, self.since);
                         return self.end(Outcome::Value(value));
                     }
-                    fallback = fallback.or(Some(hit.value));
-                    self.versions(known, &options).await
+                    spare = inner.spare(hit);
+                    self.versions(known, &options, limit).await
                 }
-                Read::Hit(_) | Read::Miss => self.versions(known, &options).await,
+                Read::Hit(_) | Read::Miss => self.versions(known, &options, limit).await,
                 Read::Unavailable(error) => Err(error),
             };
         }
         let value = match self.call(loader).await {
             Ok(value) => Arc::new(value),
             Err(outcome) => {
-                let outcome = match fallback {
+                let kept = inner.retained(self.hash, &self.key);
+                let outcome = match kept.or_else(|| self.stand_in(spare)) {
                     Some(value) => {
                         inner.counts.up(Count::Stale);
                         Outcome::Value(value)
@@ -208,7 +224,7 @@ where
             key: &self.key,
             hash: self.hash,
             tags: &options.tags,
-            since: Some(self.since),
+            begun: Begun::Load(self.since),
         };
         let stored = inner.store(place, Arc::clone(&value), ttl);
         self.end(Outcome::Value(Arc::clone(&value)));
@@ -218,15 +234,26 @@ where
         self.write(&value, ttl, versions, &options).await;
     }
 
+    /// What the second tier had, if it is still to be used.
+    fn stand_in(&self, spare: Option<Spare<V>>) -> Option<Arc<V>> {
+        let spare = spare.filter(|spare| {
+            let inner = &self.inner;
+            let in_time = inner.clock.now() < spare.until;
+            in_time && inner.allows(self.since, self.hash, &spare.tags)
+        });
+        spare.map(|spare| spare.value)
+    }
+
     /// Those of the tags before the value is loaded, if the entry can be written afterwards.
     async fn versions(
         &self,
         known: Option<Versions>,
         options: &EntryOptions,
+        limit: Limit,
     ) -> Result<Versions, TierError> {
         match (known, &self.inner.reach) {
             (Some(known), _) => Ok(known),
-            (None, Some(reach)) => reach.versions(&options.tags, reach.limit()).await,
+            (None, Some(reach)) => reach.versions(&options.tags, limit).await,
             (None, None) => Ok(Versions::new()),
         }
     }
@@ -305,9 +332,9 @@ impl<K: Eq, V> Job<K, V> {
         let mine = |flight: &Flight<V>| flight.id == self.id;
         let row = {
             let mut control = self.inner.control();
-            control.flights.remove_if(self.hash, &self.key, mine)
+            control.flights.remove_where(self.hash, mine)
         };
-        drop(row);
+        survive(|| drop(row));
     }
 }
 

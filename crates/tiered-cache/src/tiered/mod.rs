@@ -25,7 +25,7 @@ use overdrive_core::{Deadline, DrainReport, Health};
 use tokio::time::timeout;
 
 use crate::options::EntryOptions;
-use crate::tiered::inner::{Inner, StoreIn};
+use crate::tiered::inner::{Begun, Inner, StoreIn};
 use crate::tiered::reach::Read;
 
 pub use crate::tiered::builder::TieredCacheBuilder;
@@ -87,7 +87,7 @@ pub use crate::tiered::stats::TieredCacheStats;
 /// # }).unwrap();
 /// ```
 pub struct TieredCache<K, V> {
-    inner: Arc<Inner<K, V>>,
+    pub(crate) inner: Arc<Inner<K, V>>,
 }
 
 /// The tier that a value came from.
@@ -166,7 +166,8 @@ where
         };
         let hash = inner.memory.hash(key);
         let since = inner.control().epoch();
-        match reach.read(key, &[], &inner.counts).await.0 {
+        let read = reach.read(key, &[], reach.limit(), &inner.counts).await;
+        match read.0 {
             Read::Hit(hit) if hit.fresh != Some(Duration::ZERO) => {
                 let value = Arc::clone(&hit.value);
                 inner.promote(key, hash, hit, since);
@@ -213,7 +214,8 @@ where
     /// The value in memory, or in the second tier, or what `loader` gives, which is then stored
     /// in both with these options.
     ///
-    /// Whoever asks for the key meanwhile waits for the same load, with its options. It runs in a
+    /// Whoever asks for the key meanwhile waits for the same load, with its options: the loader
+    /// itself too, so one that asks for its own key ends with `loader_timeout`. It runs in a
     /// task of the runtime of the caller who began it. The second tier is asked once per load, and
     /// written after the value has been given to those who wait for it.
     ///
@@ -257,7 +259,8 @@ where
     }
 
     /// Stores a value in memory and in the second tier; with a life of zero it removes what is
-    /// there. A load of the key under way stores nothing after that.
+    /// there, and so it does if one of its tags or all is invalidated while it waits for the second
+    /// tier. A load of the key under way stores nothing after that.
     ///
     /// That the second tier did not take it is in the answer. Writers of a key take turns there;
     /// it costs two round trips.
@@ -278,6 +281,7 @@ where
             return Err(InsertError { key, value });
         }
         let value = Arc::new(value);
+        let since = inner.control().epoch();
         let hash = inner.memory.hash(&key);
         let ttl = inner.jittered(options.ttl.unwrap_or(inner.ttl));
         let keep = || {
@@ -285,15 +289,13 @@ where
                 key: &key,
                 hash,
                 tags: &options.tags,
-                since: None,
+                begun: Begun::Insertion(since),
             };
-            let stored = inner.store(place, Arc::clone(&value), ttl);
-            stored == Some(true)
+            inner.store(place, Arc::clone(&value), ttl)
         };
         let Some(reach) = &inner.reach else {
-            let memory = keep();
             return Ok(Written {
-                memory,
+                memory: keep() == Some(true),
                 second_tier: SecondTierWrite::Absent,
             });
         };
@@ -305,8 +307,11 @@ where
             Err(error) => Err(error.clone()),
         };
         let memory = keep();
+        let gone = ttl.is_zero() || memory.is_none();
+        // What is read from the second tier until then is the value before this one.
+        let settled = OnDrop(|| inner.settle(&key, hash, &value));
         let written = match (&turn, &versions) {
-            (Ok(turn), Ok(_)) if ttl.is_zero() => reach.remove(turn, &key, limit).await,
+            (Ok(turn), Ok(_)) if gone => reach.remove(turn, &key, limit).await,
             (Ok(turn), Ok(versions)) => {
                 let life = inner.life(ttl);
                 let set = reach.set(turn, &key, &value, life, versions, limit);
@@ -314,11 +319,10 @@ where
             }
             (Err(error), _) | (_, Err(error)) => Err(error.clone()),
         };
-        // What read the second tier in between has read the value before this one.
-        inner.settle(&key, hash, &value);
-        inner.count_write(&written.clone().map(|()| !ttl.is_zero()));
+        drop(settled);
+        inner.count_write(&written.clone().map(|()| !gone));
         Ok(Written {
-            memory,
+            memory: memory == Some(true),
             second_tier: match written {
                 Ok(()) => SecondTierWrite::Done,
                 Err(error) => SecondTierWrite::Failed(error),
@@ -342,6 +346,7 @@ where
         let Some(reach) = &inner.reach else {
             return Ok(());
         };
+        let settled = OnDrop(|| inner.forget(key, hash));
         let limit = reach.limit();
         let turn = reach.turn(hash, limit).await;
         let removed = match &turn {
@@ -349,7 +354,7 @@ where
             Err(error) => Err(error.clone()),
         };
         // What was read from the second tier in between.
-        inner.forget(key, hash);
+        drop(settled);
         propagated(removed)
     }
 
@@ -368,9 +373,8 @@ where
         let Some(reach) = &inner.reach else {
             return Ok(());
         };
-        let bumped = reach.bump(Some(tag)).await;
-        inner.forget_tag(tag);
-        propagated(bumped)
+        let _what_was_read_meanwhile = OnDrop(|| inner.forget_tag(tag));
+        propagated(reach.bump(Some(tag)).await)
     }
 
     /// Removes everything from memory, and has the second tier give nothing any more of what is
@@ -387,9 +391,8 @@ where
         let Some(reach) = &inner.reach else {
             return Ok(());
         };
-        let bumped = reach.bump(None).await;
-        inner.forget_all();
-        propagated(bumped)
+        let _what_was_read_meanwhile = OnDrop(|| inner.forget_all());
+        propagated(reach.bump(None).await)
     }
 
     /// A view for one request, which remembers what it has seen.
@@ -432,8 +435,10 @@ where
         })
     }
 
-    /// Refuses lookups, loads and insertions from now on; loads under way go on. Idempotent.
+    /// Refuses lookups, loads and insertions from now on; loads under way go on, and
+    /// [`get_local`](Self::get_local) still looks. Idempotent.
     pub fn close(&self) {
+        let _no_load_begins_meanwhile = self.inner.control();
         self.inner.closed.store(true, Ordering::Release);
     }
 
@@ -458,6 +463,15 @@ where
     pub async fn shutdown(&self, deadline: impl Into<Deadline>) -> DrainReport {
         self.close();
         self.drain(deadline).await
+    }
+}
+
+/// Does it at the end of the call, also of one that is dropped before.
+struct OnDrop<F: Fn()>(F);
+
+impl<F: Fn()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        self.0();
     }
 }
 

@@ -1,11 +1,12 @@
 //! The way to the second tier: envelopes, deadlines, one writer per key.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use overdrive_core::Deadline;
+use overdrive_core::{Clock, Deadline, Timestamp};
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, timeout_at};
 
@@ -27,6 +28,7 @@ pub(crate) struct Reach<K, V> {
     pub(crate) key: fn(&K) -> Vec<u8>,
     pub(crate) timeout: Duration,
     pub(crate) max_value_bytes: usize,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) turns: Box<[Mutex<()>]>,
     /// Whether the last call failed.
     pub(crate) down: AtomicBool,
@@ -43,6 +45,8 @@ pub(crate) struct Hit<V> {
     pub(crate) value: Arc<V>,
     /// How long it is fresh; zero if it is stale, `None` if for ever.
     pub(crate) fresh: Option<Duration>,
+    /// For how long it has been stale.
+    pub(crate) overdue: Duration,
     /// How long it may be kept.
     pub(crate) remaining: Option<Duration>,
     /// The user's tags.
@@ -62,12 +66,12 @@ impl<K, V: 'static> Reach<K, V> {
         &self,
         key: &K,
         tags: &[Tag],
+        limit: Limit,
         counts: &Counts,
     ) -> (Read<V>, Option<Versions>) {
         let names = names(tags);
         let asked: Vec<&str> = names.iter().map(String::as_str).collect();
         let bytes = (self.key)(key);
-        let limit = self.limit();
         let get = self.tier.get(&bytes, &asked, limit.by);
         let found = match self.call(get, limit).await {
             Ok(found) if found.versions.len() == asked.len() => found,
@@ -106,9 +110,14 @@ impl<K, V: 'static> Reach<K, V> {
             counts.up(Count::SecondUnreadable);
             return Read::Miss;
         };
-        let fresh = stored
-            .remaining
-            .map(|left| left.saturating_sub(envelope.stale));
+        // Its life was told at some time of this read: that it was at the beginning is safe.
+        let age = self.clock.now().saturating_since(limit.began);
+        let remaining = stored.remaining.map(|left| left.saturating_sub(age));
+        if remaining == Some(Duration::ZERO) {
+            counts.up(Count::SecondMisses);
+            return Read::Miss;
+        }
+        let fresh = remaining.map(|left| left.saturating_sub(envelope.stale));
         counts.up(if fresh == Some(Duration::ZERO) {
             Count::SecondMisses
         } else {
@@ -118,7 +127,8 @@ impl<K, V: 'static> Reach<K, V> {
         Read::Hit(Hit {
             value: Arc::new(value),
             fresh,
-            remaining: stored.remaining,
+            overdue: remaining.map_or(Duration::ZERO, |left| envelope.stale.saturating_sub(left)),
+            remaining,
             tags: tags.filter_map(|(tag, _)| user_tag(tag)).collect(),
         })
     }
@@ -131,10 +141,11 @@ impl<K, V: 'static> Reach<K, V> {
         asked: &[&str],
         limit: Limit,
     ) -> Result<bool, TierError> {
+        let known: HashMap<_, _> = asked.iter().zip(&found.versions).collect();
         let mut unknown = Vec::new();
         for &(tag, version) in &envelope.versions {
-            match asked.iter().position(|&name| name == tag) {
-                Some(at) if found.versions[at] != Some(version) => return Ok(false),
+            match known.get(&tag) {
+                Some(&&now) if now != Some(version) => return Ok(false),
                 Some(_) => {}
                 None => unknown.push((tag, version)),
             }
@@ -242,6 +253,7 @@ impl<K, V: 'static> Reach<K, V> {
         let after = self.timeout;
         Limit {
             after,
+            began: self.clock.now(),
             by: Deadline::after(after),
             cut: Instant::now() + after + after / 10,
         }
@@ -267,6 +279,7 @@ pub(crate) type Turn<'a> = MutexGuard<'a, ()>;
 #[derive(Clone, Copy)]
 pub(crate) struct Limit {
     after: Duration,
+    began: Timestamp,
     by: Deadline,
     cut: Instant,
 }

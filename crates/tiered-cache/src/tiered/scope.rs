@@ -1,12 +1,12 @@
 //! The tier of a single request.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::options::EntryOptions;
+use crate::table::Table;
 use crate::tiered::error::{CacheError, InsertError, InvalidateError, LoadError, Written};
 use crate::tiered::{Hit, Tier, TieredCache};
 
@@ -33,8 +33,34 @@ use crate::tiered::{Hit, Tier, TieredCache};
 /// ```
 pub struct RequestScope<K, V> {
     cache: TieredCache<K, V>,
-    /// `None` is a key that this request has invalidated.
-    seen: Mutex<HashMap<K, Option<Arc<V>>>>,
+    seen: Mutex<Table<K, Seen<V>>>,
+}
+
+/// What the request knows of a key.
+struct Seen<V> {
+    value: Value<V>,
+    /// How often the request has changed the key: a read begun before the last change is not
+    /// remembered.
+    changes: u64,
+}
+
+enum Value<V> {
+    Found(Arc<V>),
+    Invalidated,
+    /// The tiers are to be asked.
+    Unknown,
+}
+
+impl<V> Clone for Seen<V> {
+    fn clone(&self) -> Self {
+        let value = match &self.value {
+            Value::Found(value) => Value::Found(Arc::clone(value)),
+            Value::Invalidated => Value::Invalidated,
+            Value::Unknown => Value::Unknown,
+        };
+        let changes = self.changes;
+        Self { value, changes }
+    }
 }
 
 impl<K, V> RequestScope<K, V>
@@ -57,13 +83,18 @@ where
     /// # Cancel safety
     /// Nothing is lost.
     pub async fn get(&self, key: &K) -> Result<Option<Hit<V>>, CacheError> {
-        if let Some(seen) = self.recall(key) {
-            let tier = Tier::Request;
-            return Ok(seen.map(|value| Hit { value, tier }));
+        let seen = self.recall(key);
+        match seen.value {
+            Value::Found(value) => {
+                let tier = Tier::Request;
+                return Ok(Some(Hit { value, tier }));
+            }
+            Value::Invalidated => return Ok(None),
+            Value::Unknown => {}
         }
         let hit = self.cache.get(key).await?;
         if let Some(hit) = &hit {
-            self.note(key, Some(Arc::clone(&hit.value)));
+            self.note(key, seen.changes, &hit.value);
         }
         Ok(hit)
     }
@@ -108,15 +139,17 @@ where
         Fut: Future<Output = Result<V, E>> + Send + 'static,
         E: Send + Sync + 'static,
     {
-        if let Some(Some(value)) = self.recall(key) {
+        let seen = self.recall(key);
+        if let Value::Found(value) = seen.value {
             return Ok(value);
         }
         let value = self.cache.load_with(key, options, loader).await?;
-        self.note(key, Some(Arc::clone(&value)));
+        self.note(key, seen.changes, &value);
         Ok(value)
     }
 
-    /// As [`TieredCache::insert`]; this request sees what the cache holds then.
+    /// As [`TieredCache::insert`]; this request sees the value from then on, and what is in the
+    /// tiers below until then.
     ///
     /// # Errors
     /// As [`TieredCache::insert`].
@@ -129,8 +162,9 @@ where
     {
         let copy = Arc::new(value.clone());
         let seen = key.clone();
+        self.change(&seen, Value::Unknown);
         let written = self.cache.insert(key, value).await?;
-        self.note(&seen, Some(copy));
+        self.change(&seen, Value::Found(copy));
         Ok(written)
     }
 
@@ -143,7 +177,7 @@ where
     /// # Cancel safety
     /// As [`TieredCache::invalidate`].
     pub async fn invalidate(&self, key: &K) -> Result<(), InvalidateError> {
-        self.note(key, None);
+        self.change(key, Value::Invalidated);
         self.cache.invalidate(key).await
     }
 
@@ -153,17 +187,60 @@ where
         &self.cache
     }
 
-    fn recall(&self, key: &K) -> Option<Option<Arc<V>>> {
-        self.lock().get(key).cloned()
+    fn recall(&self, key: &K) -> Seen<V> {
+        let hash = self.hash(key);
+        let seen = self.lock().get(hash, key).cloned();
+        seen.unwrap_or(Seen {
+            value: Value::Unknown,
+            changes: 0,
+        })
     }
 
-    fn note(&self, key: &K, value: Option<Arc<V>>) {
-        let key = key.clone();
-        let old = self.lock().insert(key, value);
+    /// Remembers what was read, unless the request has changed it since, or read it before.
+    fn note(&self, key: &K, changes: u64, value: &Arc<V>) {
+        self.replace(key, |old| {
+            let is_first = !matches!(
+                old,
+                Some(Seen {
+                    value: Value::Found(_),
+                    ..
+                })
+            );
+            let same = old.map_or(0, |old| old.changes) == changes;
+            (is_first && same).then(|| Seen {
+                value: Value::Found(Arc::clone(value)),
+                changes,
+            })
+        });
+    }
+
+    fn change(&self, key: &K, value: Value<V>) {
+        self.replace(key, |old| {
+            let changes = old.map_or(0, |old| old.changes) + 1;
+            Some(Seen { value, changes })
+        });
+    }
+
+    /// Keys are copied, hashed and dropped outside of the lock.
+    fn replace(&self, key: &K, new: impl FnOnce(Option<&Seen<V>>) -> Option<Seen<V>>) {
+        let (hash, copy) = (self.hash(key), key.clone());
+        let mut seen = self.lock();
+        let Some(new) = new(seen.get(hash, key)) else {
+            drop(seen);
+            return;
+        };
+        let old = seen.remove_if(hash, key, |_| true);
+        seen.insert(hash, copy, new);
+        drop(seen);
         drop(old);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<K, Option<Arc<V>>>> {
+    fn hash(&self, key: &K) -> u64 {
+        self.cache.inner.memory.hash(key)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Table<K, Seen<V>>> {
+        // Only `Eq` of keys can panic under it, before anything is changed.
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -30,6 +30,10 @@ pub(crate) struct State {
     pub(crate) gets: usize,
     /// Reads wait here once they have their answer.
     pub(crate) hold: Option<Arc<Semaphore>>,
+    /// The other calls so far, by name.
+    pub(crate) calls: HashMap<&'static str, usize>,
+    /// They wait here before they take effect.
+    pub(crate) stops: HashMap<&'static str, Arc<Semaphore>>,
     last: u64,
 }
 
@@ -40,6 +44,31 @@ impl MapTier {
 
     pub(crate) fn set_mode(&self, mode: Mode) {
         self.with(|state| state.mode = mode);
+    }
+
+    pub(crate) fn stop(&self, call: &'static str) -> Arc<Semaphore> {
+        let stop = Arc::new(Semaphore::new(0));
+        self.with(|state| state.stops.insert(call, Arc::clone(&stop)));
+        stop
+    }
+
+    pub(crate) fn calls(&self, call: &'static str) -> usize {
+        self.with(|state| state.calls.get(call).copied().unwrap_or_default())
+    }
+
+    async fn call<T>(
+        &self,
+        name: &'static str,
+        f: impl FnOnce(&mut State) -> T,
+    ) -> Result<T, TierError> {
+        let stop = self.with(|state| {
+            *state.calls.entry(name).or_default() += 1;
+            state.stops.get(name).cloned()
+        });
+        if let Some(stop) = stop {
+            stop.acquire().await.unwrap().forget();
+        }
+        self.answer(f).await
     }
 
     async fn answer<T>(&self, f: impl FnOnce(&mut State) -> T) -> Result<T, TierError> {
@@ -79,12 +108,13 @@ impl SecondTier for MapTier {
     ) -> Result<(), TierError> {
         let bytes = bytes.to_vec();
         let stored = Stored { bytes, remaining };
-        self.answer(|state| drop(state.map.insert(key.to_vec(), stored)))
-            .await
+        let put = |state: &mut State| drop(state.map.insert(key.to_vec(), stored));
+        self.call("set", put).await
     }
 
     async fn remove(&self, key: &[u8], _: Deadline) -> Result<(), TierError> {
-        self.answer(|state| drop(state.map.remove(key))).await
+        let remove = |state: &mut State| drop(state.map.remove(key));
+        self.call("remove", remove).await
     }
 
     async fn versions(&self, tags: &[&str], _: Deadline) -> Result<Vec<u64>, TierError> {
@@ -93,16 +123,16 @@ impl SecondTier for MapTier {
             let new = state.last;
             *state.tags.entry(tag.to_owned()).or_insert(new)
         };
-        self.answer(|state| tags.iter().map(|tag| version(state, tag)).collect())
-            .await
+        let versions = |state: &mut State| tags.iter().map(|tag| version(state, tag)).collect();
+        self.call("versions", versions).await
     }
 
     async fn bump(&self, tag: &str, _: Deadline) -> Result<(), TierError> {
-        self.answer(|state| {
+        let bump = |state: &mut State| {
             state.last += 1;
             state.tags.insert(tag.to_owned(), state.last);
-        })
-        .await
+        };
+        self.call("bump", bump).await
     }
 }
 
