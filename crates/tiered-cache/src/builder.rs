@@ -26,8 +26,8 @@ pub struct CacheBuilder<K, V, S = RandomState> {
     max_entries: Option<usize>,
     max_weight: Option<u64>,
     weigher: Option<Weigher<K, V>>,
-    time_to_live: Option<Duration>,
-    time_to_idle: Option<Duration>,
+    ttl: Option<Duration>,
+    idle_timeout: Option<Duration>,
     clock: Arc<dyn Clock>,
     hasher: S,
 }
@@ -39,8 +39,8 @@ impl<K: Hash + Eq, V> CacheBuilder<K, V> {
             max_entries: None,
             max_weight: None,
             weigher: None,
-            time_to_live: None,
-            time_to_idle: None,
+            ttl: None,
+            idle_timeout: None,
             clock: Arc::new(PreciseClock),
             hasher: RandomState::new(),
         }
@@ -54,11 +54,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> CacheBuilder<K, V, S> {
         self
     }
 
-    /// Takes `max_entries`, `time_to_live` and `time_to_idle` from a plain value.
+    /// Takes `max_entries`, `ttl` and `idle_timeout` from a plain value.
     pub fn settings(mut self, settings: CacheSettings) -> Self {
         self.max_entries = Some(settings.max_entries);
-        self.time_to_live = settings.time_to_live;
-        self.time_to_idle = settings.time_to_idle;
+        self.ttl = settings.ttl;
+        self.idle_timeout = settings.idle_timeout;
         self
     }
 
@@ -82,15 +82,15 @@ impl<K: Hash + Eq, V, S: BuildHasher> CacheBuilder<K, V, S> {
     }
 
     /// How long an entry lives after it was stored. Default: until it is removed or evicted.
-    pub fn time_to_live(mut self, time: Duration) -> Self {
-        self.time_to_live = Some(time);
+    pub fn ttl(mut self, time: Duration) -> Self {
+        self.ttl = Some(time);
         self
     }
 
-    /// How long an entry lives after it was last got or stored. It ends with `time_to_live` at
+    /// How long an entry lives after it was last got or stored. It ends with `ttl` at
     /// the latest. Default: this ends none.
-    pub fn time_to_idle(mut self, time: Duration) -> Self {
-        self.time_to_idle = Some(time);
+    pub fn idle_timeout(mut self, time: Duration) -> Self {
+        self.idle_timeout = Some(time);
         self
     }
 
@@ -109,8 +109,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> CacheBuilder<K, V, S> {
             max_entries: self.max_entries,
             max_weight: self.max_weight,
             weigher: self.weigher,
-            time_to_live: self.time_to_live,
-            time_to_idle: self.time_to_idle,
+            ttl: self.ttl,
+            idle_timeout: self.idle_timeout,
             clock: self.clock,
             hasher,
         }
@@ -123,18 +123,18 @@ impl<K: Hash + Eq, V, S: BuildHasher> CacheBuilder<K, V, S> {
     /// weigher or the reverse, a time of zero or above [`MAX_TIME`].
     pub fn build(self) -> Result<Cache<K, V, S>, ConfigError> {
         let max_weight = self.bound()?;
-        time("time_to_live", self.time_to_live)?;
-        time("time_to_idle", self.time_to_idle)?;
-        let timed = self.time_to_live.is_some() || self.time_to_idle.is_some();
+        time("ttl", self.ttl)?;
+        time("idle_timeout", self.idle_timeout)?;
+        let timed = self.ttl.is_some() || self.idle_timeout.is_some();
         Ok(Cache::new(Inner {
             name: self.name,
             hasher: self.hasher,
             clock: self.clock,
             weigher: self.weigher,
             max_weight,
-            ttl: self.time_to_live.map_or(Ttl::Forever, Ttl::After),
+            ttl: self.ttl.map_or(Ttl::Forever, Ttl::After),
             timed: AtomicBool::new(timed),
-            shared: Shared::new(max_weight, self.time_to_idle),
+            shared: Shared::new(max_weight, self.idle_timeout),
         }))
     }
 
@@ -197,8 +197,8 @@ impl<K, V, S> fmt::Debug for CacheBuilder<K, V, S> {
             .field("name", &self.name)
             .field("max_entries", &self.max_entries)
             .field("max_weight", &self.max_weight)
-            .field("time_to_live", &self.time_to_live)
-            .field("time_to_idle", &self.time_to_idle)
+            .field("ttl", &self.ttl)
+            .field("idle_timeout", &self.idle_timeout)
             .finish_non_exhaustive()
     }
 }

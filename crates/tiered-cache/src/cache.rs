@@ -40,7 +40,7 @@ use crate::table::Table;
 /// let cache = Cache::builder()
 ///     .name("users")
 ///     .max_entries(10_000)
-///     .time_to_live(Duration::from_secs(300))
+///     .ttl(Duration::from_secs(300))
 ///     .build()?;
 ///
 /// cache.insert("ada".to_owned(), 36)?;

@@ -8,7 +8,7 @@
 //!
 //! let pages = Cache::builder()
 //!     .max_entries(10_000)
-//!     .time_to_live(Duration::from_secs(300))
+//!     .ttl(Duration::from_secs(300))
 //!     .build()?;
 //! pages.insert_with("/", "welcome".to_owned(), EntryOptions::new().tag("static"))?;
 //! assert_eq!(pages.get("/").as_deref(), Some("welcome"));

@@ -27,18 +27,18 @@ use std::time::Duration;
 pub struct CacheSettings {
     /// See [`CacheBuilder::max_entries`](crate::CacheBuilder::max_entries).
     pub max_entries: usize,
-    /// See [`CacheBuilder::time_to_live`](crate::CacheBuilder::time_to_live); `None` is for ever.
-    pub time_to_live: Option<Duration>,
-    /// See [`CacheBuilder::time_to_idle`](crate::CacheBuilder::time_to_idle).
-    pub time_to_idle: Option<Duration>,
+    /// See [`CacheBuilder::ttl`](crate::CacheBuilder::ttl); `None` is for ever.
+    pub ttl: Option<Duration>,
+    /// See [`CacheBuilder::idle_timeout`](crate::CacheBuilder::idle_timeout).
+    pub idle_timeout: Option<Duration>,
 }
 
 impl CacheSettings {
     const fn of(max_entries: usize, seconds: u64) -> Self {
         Self {
             max_entries,
-            time_to_live: Some(Duration::from_secs(seconds)),
-            time_to_idle: None,
+            ttl: Some(Duration::from_secs(seconds)),
+            idle_timeout: None,
         }
     }
 

@@ -25,7 +25,7 @@ fn the_least_recently_used_goes_first() {
 fn an_expired_value_is_never_returned() {
     let clock = ManualClock::new();
     let builder = Cache::builder().max_entries(10).clock(clock.clone());
-    let cache = builder.time_to_live(5 * SECOND).build().unwrap();
+    let cache = builder.ttl(5 * SECOND).build().unwrap();
     cache.insert("own", 1).unwrap();
     let short = EntryOptions::new().ttl(SECOND);
     cache.insert_with("short", 2, short).unwrap();
@@ -60,7 +60,7 @@ fn a_per_entry_life_works_in_a_cache_without_one() {
 fn idle_entries_end_and_used_ones_stay() {
     let clock = ManualClock::new();
     let builder = Cache::builder().max_entries(10).clock(clock.clone());
-    let cache = builder.time_to_idle(2 * SECOND).build().unwrap();
+    let cache = builder.idle_timeout(2 * SECOND).build().unwrap();
     cache.insert(1, 1).unwrap();
     cache.insert(2, 2).unwrap();
     for _ in 0..3 {
@@ -151,13 +151,10 @@ fn bad_settings_are_refused() {
             field(builder().max_entries(1).weigher(|_, _| 1).build()),
             "weigher",
         ),
+        (field(builder().max_entries(1).ttl(zero).build()), "ttl"),
         (
-            field(builder().max_entries(1).time_to_live(zero).build()),
-            "time_to_live",
-        ),
-        (
-            field(builder().max_entries(1).time_to_idle(Duration::MAX).build()),
-            "time_to_idle",
+            field(builder().max_entries(1).idle_timeout(Duration::MAX).build()),
+            "idle_timeout",
         ),
     ] {
         assert_eq!(error.field(), name, "{error}");

@@ -150,10 +150,10 @@ fn run(setup: Setup, ops: &[Op]) {
         .weigher(|_, value| value.weight)
         .clock(clock.clone());
     if let Some(ttl) = setup.ttl {
-        builder = builder.time_to_live(seconds(ttl));
+        builder = builder.ttl(seconds(ttl));
     }
     if let Some(idle) = setup.idle {
-        builder = builder.time_to_idle(seconds(idle));
+        builder = builder.idle_timeout(seconds(idle));
     }
     let cache = builder.build().unwrap();
     let mut spec = Spec {
