@@ -202,10 +202,10 @@ impl<T: Send + 'static> BatcherBuilder<T> {
             capacity,
             overload,
         } = self.settings;
-        within("max_size", max_size, MAX_MAX_SIZE)?;
-        within("workers", workers, MAX_WORKERS)?;
+        ConfigError::within("max_size", max_size, MAX_MAX_SIZE)?;
+        ConfigError::within("workers", workers, MAX_WORKERS)?;
         let capacity = capacity.unwrap_or(max_size * BATCHES_OF_CAPACITY);
-        within("capacity", capacity, MAX_CAPACITY)?;
+        ConfigError::within("capacity", capacity, MAX_CAPACITY)?;
         if capacity < max_size {
             return Err(ConfigError::Contradiction {
                 field: "capacity",
@@ -276,20 +276,6 @@ fn start<T, R, E>(
         }
     }
     Ok(threads)
-}
-
-fn within(field: &'static str, value: usize, max: usize) -> Result<(), ConfigError> {
-    if value == 0 {
-        return Err(ConfigError::Zero { field });
-    }
-    if value > max {
-        return Err(ConfigError::TooLarge {
-            field,
-            value: value as u64,
-            max: max as u64,
-        });
-    }
-    Ok(())
 }
 
 impl<T> fmt::Debug for BatcherBuilder<T> {

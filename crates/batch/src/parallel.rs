@@ -293,15 +293,8 @@ impl ParallelBatchBuilder {
     /// `concurrency` is zero, or above [`MAX_CONCURRENCY`].
     pub fn build(self) -> Result<ParallelBatch, ConfigError> {
         const FIELD: &str = "concurrency";
-        let concurrency = NonZeroUsize::new(self.concurrency);
-        let concurrency = concurrency.ok_or(ConfigError::Zero { field: FIELD })?;
-        if self.concurrency > MAX_CONCURRENCY {
-            return Err(ConfigError::TooLarge {
-                field: FIELD,
-                value: self.concurrency as u64,
-                max: MAX_CONCURRENCY as u64,
-            });
-        }
+        let n = ConfigError::within(FIELD, self.concurrency, MAX_CONCURRENCY)?;
+        let concurrency = NonZeroUsize::new(n).ok_or(ConfigError::Zero { field: FIELD })?;
         Ok(ParallelBatch {
             name: self.name,
             concurrency,

@@ -4,13 +4,12 @@ use std::any::Any;
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::task::Waker;
 use std::thread::{self, JoinHandle};
 
+use overdrive_core::park::Parker;
 use overdrive_core::unwind::drop_payload;
 
 use crate::engine::{Cause, Next, Shared};
-use crate::park::Parker;
 
 thread_local! {
     /// The address of the batcher that this thread works for.
@@ -80,8 +79,7 @@ pub(crate) fn join(threads: Vec<JoinHandle<()>>) {
 fn work<T, R, E>(place: &Place<T, R, E>, handler: &impl Fn(Vec<T>) -> Result<Vec<R>, E>) {
     let Place { shared, worker } = place;
     EMPLOYER.set(address(shared));
-    let parker = Arc::new(Parker::default());
-    let waker = Waker::from(Arc::clone(&parker));
+    let (parker, waker) = Parker::new();
     loop {
         match shared.next(*worker, &waker) {
             Next::Batch(items) => {

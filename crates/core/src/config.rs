@@ -73,6 +73,36 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
+    /// The number itself, if it lies between one and `max`.
+    ///
+    /// ```
+    /// use overdrive_core::ConfigError;
+    ///
+    /// assert_eq!(ConfigError::within("workers", 8, 64), Ok(8));
+    /// assert_eq!(ConfigError::within("workers", 0, 64).unwrap_err().field(), "workers");
+    /// ```
+    ///
+    /// # Errors
+    /// [`Zero`](Self::Zero) or [`TooLarge`](Self::TooLarge).
+    pub const fn within(field: &'static str, n: usize, max: usize) -> Result<usize, Self> {
+        if n == 0 {
+            return Err(Self::Zero { field });
+        }
+        Self::at_most(field, n, max)
+    }
+
+    /// The number itself, if it does not exceed `max`.
+    ///
+    /// # Errors
+    /// [`TooLarge`](Self::TooLarge).
+    pub const fn at_most(field: &'static str, n: usize, max: usize) -> Result<usize, Self> {
+        if n > max {
+            let (value, max) = (n as u64, max as u64);
+            return Err(Self::TooLarge { field, value, max });
+        }
+        Ok(n)
+    }
+
     /// The name of the setting at fault.
     #[must_use]
     pub fn field(&self) -> &'static str {

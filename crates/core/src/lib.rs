@@ -10,6 +10,7 @@
 //! | [`clock`] | monotonic time: precise, coarse, or moved by hand |
 //! | [`config`] | [`ConfigError`], the one error of every `build()` |
 //! | [`deadline`] | points in time by which something must be over, and budgets |
+//! | [`park`] | waiting on a thread for what was written for tasks |
 //! | [`report`] | priority, health, and what became of accepted work |
 //! | [`thread_slot`] | small dense thread ids, and hooks that run when a thread ends |
 //! | [`unwind`] | surviving panics of user code |
@@ -23,6 +24,7 @@ pub mod breaker;
 pub mod clock;
 pub mod config;
 pub mod deadline;
+pub mod park;
 pub mod report;
 pub mod thread_slot;
 pub mod unwind;

@@ -81,14 +81,8 @@ impl Plan {
 
     /// Between one and [`MAX_IN_FLIGHT`]; if not, the run will say so.
     pub(crate) fn count(&mut self, field: &'static str, n: usize) -> usize {
-        match n {
-            0 => self.fault(ConfigError::Zero { field }),
-            1..=MAX_IN_FLIGHT => {}
-            n => self.fault(ConfigError::TooLarge {
-                field,
-                value: n as u64,
-                max: MAX_IN_FLIGHT as u64,
-            }),
+        if let Err(error) = ConfigError::within(field, n, MAX_IN_FLIGHT) {
+            self.fault(error);
         }
         n.clamp(1, MAX_IN_FLIGHT)
     }

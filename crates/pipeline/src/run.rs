@@ -3,12 +3,11 @@
 use std::future::poll_fn;
 use std::mem;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
-use overdrive_core::ConfigError;
 use overdrive_core::unwind::survive;
+use overdrive_core::{ConfigError, park};
 use overdrive_workstealing::{Scope, ThreadPool};
 
 use crate::error::PipelineError;
@@ -380,33 +379,11 @@ impl Threads<'static> for Pooled {
     }
 }
 
-fn block_on<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
-    let unpark = Arc::new(Unpark {
-        woken: AtomicBool::new(false),
-        thread: thread::current(),
-    });
-    let waker = Waker::from(Arc::clone(&unpark));
-    let mut context = Context::from_waker(&waker);
-    loop {
-        if let Poll::Ready(result) = poll(&mut context) {
-            return result;
-        }
-        while !unpark.woken.swap(false, Ordering::Acquire) {
-            thread::park();
-        }
-    }
-}
-
-/// Wakes a thread. The thread's token alone would not do: a stage that runs on it may park too,
-/// in a channel, and take the token away.
-struct Unpark {
-    woken: AtomicBool,
-    thread: Thread,
-}
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.woken.store(true, Ordering::Release);
-        self.thread.unpark();
+/// The thread's own token would not do: a stage that runs on it may park too, in a channel, and
+/// take the token away.
+fn block_on<T>(poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
+    match park::block_on(poll_fn(poll), || Duration::MAX) {
+        Some(result) => result,
+        None => unreachable!("there is no limit"),
     }
 }

@@ -93,7 +93,7 @@ fn a_stage_that_parks_its_thread_takes_no_wake_up_away() {
                     // It wakes the pipeline, and takes the thread's token, as a channel or a lock
                     // that parks may.
                     ingress.try_send(2).unwrap();
-                    std::thread::park();
+                    std::thread::park_timeout(std::time::Duration::ZERO);
                     ingress.close();
                 }
                 drop(last_came.acquire().await);

@@ -158,12 +158,12 @@ impl<T: Send + 'static> PoolBuilder<T> {
         if self.max_idle == 0 {
             return Err(ConfigError::Zero { field: "max_idle" });
         }
-        at_most("max_idle", self.max_idle, MAX_MAX_IDLE)?;
+        ConfigError::at_most("max_idle", self.max_idle, MAX_MAX_IDLE)?;
         let local = match self.local_cache {
             None => default_local_cache::<T>(self.max_idle),
             Some(n) => n,
         };
-        at_most("local_cache", local, MAX_LOCAL_CACHE)?;
+        ConfigError::at_most("local_cache", local, MAX_LOCAL_CACHE)?;
         if local > self.max_idle {
             return Err(ConfigError::Contradiction {
                 field: "local_cache",
@@ -202,17 +202,6 @@ impl<T: Send + 'static> PoolBuilder<T> {
         }
         Ok(Pool::from_inner(inner))
     }
-}
-
-fn at_most(field: &'static str, value: usize, max: usize) -> Result<(), ConfigError> {
-    if value > max {
-        return Err(ConfigError::TooLarge {
-            field,
-            value: value as u64,
-            max: max as u64,
-        });
-    }
-    Ok(())
 }
 
 fn default_local_cache<T>(max_idle: usize) -> usize {

@@ -239,17 +239,7 @@ impl ConcurrencyLimitBuilder {
     pub fn build(self) -> Result<ConcurrencyLimit, ConfigError> {
         const FIELD: &str = "limit";
         let limit = self.limit.ok_or(ConfigError::Missing { field: FIELD })?;
-        match limit {
-            0 => return Err(ConfigError::Zero { field: FIELD }),
-            1..=MAX_CONCURRENCY => {}
-            limit => {
-                return Err(ConfigError::TooLarge {
-                    field: FIELD,
-                    value: limit as u64,
-                    max: MAX_CONCURRENCY as u64,
-                });
-            }
-        }
+        let limit = ConfigError::within(FIELD, limit, MAX_CONCURRENCY)?;
         validate_waiters(self.max_waiters)?;
         Ok(ConcurrencyLimit {
             inner: Arc::new(Inner {

@@ -2,15 +2,12 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
-use std::thread;
-use std::time::Duration;
+use std::task::{Context, Poll};
 
+use overdrive_core::park::block_on;
 use overdrive_core::{Deadline, DrainReport};
 
 use crate::concurrency::ConcurrencyLimit;
-use crate::wait::Unpark;
 
 /// Ready when no permit is out and nobody waits for one.
 struct Idle<'l> {
@@ -67,15 +64,14 @@ impl Drop for Idle<'_> {
 
 impl ConcurrencyLimit {
     /// Waits until all permits are back and nobody waits for one, until the deadline at most. A
-    /// [`Duration`] counts from now. It does not close the limit: what is acquired meanwhile is
+    /// [`Duration`](std::time::Duration) counts from now. It does not close the limit: what is acquired meanwhile is
     /// waited for too.
     ///
     /// `finished` counts the permits that came back, `abandoned` those that are out at the
     /// deadline; they stay good.
     ///
     /// ```
-    /// use std::time::Duration;
-    /// use overdrive_ratelimit::ConcurrencyLimit;
+    ///     /// use overdrive_ratelimit::ConcurrencyLimit;
     ///
     /// let requests = ConcurrencyLimit::builder().limit(10).build()?;
     /// let permit = requests.try_acquire()?;
@@ -88,16 +84,8 @@ impl ConcurrencyLimit {
     /// ```
     pub fn drain_blocking(&self, deadline: impl Into<Deadline>) -> DrainReport {
         let deadline = deadline.into();
-        let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let mut idle = Idle::new(self);
-        let mut context = Context::from_waker(&waker);
-        while Pin::new(&mut idle).poll(&mut context).is_pending() {
-            match deadline.remaining() {
-                Duration::ZERO => break,
-                Duration::MAX => thread::park(),
-                left => thread::park_timeout(left),
-            }
-        }
+        let _in_time = block_on(&mut idle, || deadline.remaining());
         idle.report()
     }
 

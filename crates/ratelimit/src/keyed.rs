@@ -353,19 +353,8 @@ impl<K: Hash + Eq, S: BuildHasher, C: Clock> KeyedLimiterBuilder<K, S, C> {
     /// As [`RateLimiterBuilder::build`](crate::RateLimiterBuilder::build), or a capacity of zero
     /// or above [`MAX_CAPACITY`].
     pub fn build(self) -> Result<KeyedLimiter<K, S, C>, ConfigError> {
-        const FIELD: &str = "capacity";
         let quota = Quota::required(self.quota)?;
-        match self.capacity {
-            0 => return Err(ConfigError::Zero { field: FIELD }),
-            1..=MAX_CAPACITY => {}
-            capacity => {
-                return Err(ConfigError::TooLarge {
-                    field: FIELD,
-                    value: capacity as u64,
-                    max: MAX_CAPACITY as u64,
-                });
-            }
-        }
+        let capacity = ConfigError::within("capacity", self.capacity, MAX_CAPACITY)?;
         let state = State {
             keys: HashMap::with_hasher(self.hasher),
             overflow: Cell::default(),
@@ -376,7 +365,7 @@ impl<K: Hash + Eq, S: BuildHasher, C: Clock> KeyedLimiterBuilder<K, S, C> {
             name: self.name,
             quota,
             gcra: Gcra::new(quota),
-            capacity: self.capacity,
+            capacity,
             on_full: self.on_full,
             clock: self.clock,
             state: Mutex::new(state),

@@ -22,15 +22,8 @@ pub const MAX_WAITERS: usize = 1 << 23;
 
 /// # Errors
 /// More than [`MAX_WAITERS`].
-pub(crate) fn validate_waiters(n: usize) -> Result<(), ConfigError> {
-    if n > MAX_WAITERS {
-        return Err(ConfigError::TooLarge {
-            field: "max_waiters",
-            value: n as u64,
-            max: MAX_WAITERS as u64,
-        });
-    }
-    Ok(())
+pub(crate) fn validate_waiters(n: usize) -> Result<usize, ConfigError> {
+    ConfigError::at_most("max_waiters", n, MAX_WAITERS)
 }
 
 /// A rate limiter: a [`Quota`] shared by all who ask.

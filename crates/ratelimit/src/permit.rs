@@ -4,17 +4,15 @@ use std::fmt;
 use std::future::Future;
 use std::mem;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::thread;
 use std::time::Duration;
 
 use overdrive_core::Deadline;
+use overdrive_core::park::Parker;
 
 use crate::concurrency::{ConcurrencyLimit, Waiter};
 use crate::error::{AcquireError, TryAcquireError};
 use crate::stats::ConcurrencyStats;
-use crate::wait::Unpark;
 
 impl ConcurrencyLimit {
     /// A permit, if one is free and nobody waits for it.
@@ -60,23 +58,21 @@ impl ConcurrencyLimit {
     }
 
     fn acquire_until(&self, deadline: Deadline) -> Result<Permit<'_>, AcquireError> {
-        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let (parker, waker) = Parker::new();
         let mut waiting = Waiting::new(self);
         loop {
             if let Poll::Ready(result) = waiting.poll(&waker) {
                 return result.map(|()| Permit { limit: self });
             }
-            match deadline.remaining() {
-                left if left.is_zero() => {
-                    if waiting.leave(|stats| stats.refused += 1) {
-                        // It came at the last moment.
-                        return Ok(Permit { limit: self });
-                    }
-                    return Err(AcquireError::TimedOut);
+            let left = deadline.remaining();
+            if left.is_zero() {
+                if waiting.leave(|stats| stats.refused += 1) {
+                    // It came at the last moment.
+                    return Ok(Permit { limit: self });
                 }
-                Duration::MAX => thread::park(),
-                left => thread::park_timeout(left),
+                return Err(AcquireError::TimedOut);
             }
+            parker.park(left);
         }
     }
 

@@ -6,11 +6,10 @@
 
 use std::collections::VecDeque;
 use std::mem;
-use std::sync::Arc;
-use std::task::{Wake, Waker};
-use std::thread::{self, Thread};
+use std::task::Waker;
 use std::time::Duration;
 
+use overdrive_core::park::Parker;
 use overdrive_core::unwind::survive;
 use overdrive_core::{Clock, Deadline, Timestamp};
 
@@ -305,13 +304,13 @@ impl<C: Clock> RateLimiter<C> {
     /// At once, with nothing taken: [`WaitError::DeadlineExceeded`] if the tokens will not be
     /// there by then, [`WaitError::ExceedsBurst`], [`WaitError::QueueFull`].
     pub fn wait_n_blocking(&self, n: u64, deadline: impl Into<Deadline>) -> Result<(), WaitError> {
-        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let (parker, waker) = Parker::new();
         let mut turn = Turn::new(self, n, deadline.into());
         loop {
             match turn.step(&waker) {
                 Step::Done(result) => return result,
-                Step::First(delay) => thread::park_timeout(delay),
-                Step::Behind => thread::park(),
+                Step::First(delay) => parker.park(delay),
+                Step::Behind => parker.park(Duration::MAX),
             }
         }
     }
@@ -320,13 +319,4 @@ impl<C: Clock> RateLimiter<C> {
 /// A waker is code of others: if one panics, the rest go on.
 pub(crate) fn wake(waker: Waker) {
     survive(|| waker.wake());
-}
-
-/// Wakes a thread.
-pub(crate) struct Unpark(pub(crate) Thread);
-
-impl Wake for Unpark {
-    fn wake(self: Arc<Self>) {
-        self.0.unpark();
-    }
 }

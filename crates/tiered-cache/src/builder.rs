@@ -153,14 +153,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> CacheBuilder<K, V, S> {
                     reason: "must not be given together with",
                 });
             }
-            (Some(n), None) if n > MAX_MAX_ENTRIES => {
-                return Err(ConfigError::TooLarge {
-                    field,
-                    value: n as u64,
-                    max: MAX_MAX_ENTRIES as u64,
-                });
-            }
-            (Some(n), None) => n as u64,
+            (Some(n), None) => ConfigError::at_most(field, n, MAX_MAX_ENTRIES)? as u64,
             (None, Some(n)) => n,
         };
         if bound == 0 {
