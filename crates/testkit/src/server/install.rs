@@ -68,8 +68,10 @@ impl Programs {
         // Another process may have installed it while this one waited.
         let again = Self::default();
         if again.look(program).is_none() {
-            apt(&["update"])?;
-            apt(&["install", "-y", "--no-install-recommends", package])?;
+            // Lists that could not be renewed may still do.
+            let updated = apt(&["update"]);
+            let installed = apt(&["install", "-y", "--no-install-recommends", package]);
+            installed.map_err(|error| updated.err().unwrap_or(error))?;
         }
         drop(lock);
         // PostgreSQL's folder may not have existed before.
@@ -100,6 +102,8 @@ fn debian_postgres() -> Vec<PathBuf> {
 fn apt(arguments: &[&str]) -> Result<(), ServerError> {
     let program = Path::new("/usr/bin/apt-get");
     let output = Command::new(program)
+        // Somebody else may be installing something.
+        .args(["-o", "DPkg::Lock::Timeout=300"])
         .args(arguments)
         .env("DEBIAN_FRONTEND", "noninteractive")
         .output()
