@@ -71,7 +71,8 @@ impl ConcurrencyLimit {
     /// deadline; they stay good.
     ///
     /// ```
-    ///     /// use overdrive_ratelimit::ConcurrencyLimit;
+    /// use std::time::Duration;
+    /// use overdrive_ratelimit::ConcurrencyLimit;
     ///
     /// let requests = ConcurrencyLimit::builder().limit(10).build()?;
     /// let permit = requests.try_acquire()?;
