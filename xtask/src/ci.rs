@@ -407,8 +407,14 @@ fn deny() -> Outcome {
     step(&mut with(cargo(), &["deny", "check", "advisories"]))
 }
 
+/// In a folder of its own each time: cargo knows what it unpacked by the folder
+/// and the version, and would check yesterday's crates against today's.
 fn package() -> Outcome {
-    step(&mut packages(with(cargo(), &["package", "--allow-dirty"])))
+    let all = target("packaged");
+    let _absent = std::fs::remove_dir_all(&all);
+    let own = all.join(std::process::id().to_string());
+    let mut command = packages(with(cargo(), &["package", "--allow-dirty"]));
+    step(command.env("CARGO_TARGET_DIR", own))
 }
 
 fn sanitizer(name: &str) -> Outcome {
