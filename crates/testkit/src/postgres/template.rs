@@ -86,7 +86,7 @@ fn copy(from: &Path, to: &Path) -> Result<(), ServerError> {
 fn run(mut command: Command) -> Result<(), ServerError> {
     let output = command
         .output()
-        .map_err(ServerError::io("run a helper program"))?;
+        .map_err(ServerError::io("run a program that prepares the server"))?;
     if output.status.success() {
         return Ok(());
     }

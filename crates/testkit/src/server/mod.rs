@@ -48,7 +48,7 @@ pub enum ServerError {
     },
     /// The server is not running: it was killed and not restarted.
     Down,
-    /// A helper program failed.
+    /// A program that prepares a server failed.
     Failed {
         /// What was run.
         program: PathBuf,
