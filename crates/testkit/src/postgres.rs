@@ -11,10 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::redis::tail;
-use crate::server::{
-    Process, Programs, START_LIMIT, ServerError, TempDir, candidate_port, poll_until,
-};
+use crate::server::{Process, Programs, ServerError, TempDir, candidate_port};
 
 /// A PostgreSQL of one's own, on a free port of 127.0.0.1, in a temporary directory.
 ///
@@ -196,27 +193,12 @@ impl PostgresServer {
         if let Some((uid, gid)) = unprivileged()? {
             command.uid(uid).gid(gid);
         }
-        let mut process = Process::spawn(&mut command, self.dir.path(), &log)
+        let process = Process::spawn(&mut command, self.dir.path(), &log)
             .map_err(ServerError::io("start postgres"))?;
         let id = process.id();
-        let ready = poll_until(START_LIMIT, || {
-            let answers = self.says_ready(id) && greet(self.addr()).is_ok();
-            (answers || process.has_ended()).then_some(answers)
-        });
-        match ready {
-            Some(true) => {
-                self.process = Some(process);
-                Ok(())
-            }
-            Some(false) => {
-                let log = tail(&log);
-                Err(ServerError::Ended { program, log })
-            }
-            None => {
-                let log = tail(&log);
-                Err(ServerError::TimedOut { program, log })
-            }
-        }
+        let answers = || self.says_ready(id) && greet(self.addr()).is_ok();
+        self.process = Some(process.once_ready(answers, &program, &log)?);
+        Ok(())
     }
 
     fn data(&self) -> PathBuf {

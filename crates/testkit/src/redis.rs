@@ -2,14 +2,12 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use crate::resp::{Reply, RespClient};
-use crate::server::{
-    Process, Programs, START_LIMIT, ServerError, TempDir, candidate_port, poll_until,
-};
+use crate::server::{Process, Programs, ServerError, TempDir, candidate_port};
 
 /// A `redis-server` of one's own, on a free port of 127.0.0.1, in a temporary directory.
 ///
@@ -158,26 +156,12 @@ impl RedisServer {
             .arg(self.dir.path())
             .args(["--port", &self.port.to_string()])
             .args(&self.arguments);
-        let mut process = Process::spawn(&mut command, self.dir.path(), &log)
+        let process = Process::spawn(&mut command, self.dir.path(), &log)
             .map_err(ServerError::io("start redis-server"))?;
         // Only an answer of this very process counts: another may have had the port first.
         let mine = format!("process_id:{}\r", process.id());
-        let ready = poll_until(START_LIMIT, || {
-            let answers = self.describe().is_ok_and(|text| text.contains(&mine));
-            (answers || process.has_ended()).then_some(answers)
-        });
-        let program = self.program.clone();
-        match ready {
-            Some(true) => self.process = Some(process),
-            Some(false) => {
-                let log = tail(&log);
-                return Err(ServerError::Ended { program, log });
-            }
-            None => {
-                let log = tail(&log);
-                return Err(ServerError::TimedOut { program, log });
-            }
-        }
+        let answers = || self.describe().is_ok_and(|text| text.contains(&mine));
+        self.process = Some(process.once_ready(answers, &self.program, &log)?);
         Ok(())
     }
 
@@ -204,12 +188,4 @@ impl RedisServer {
 
 fn port_taken(log: &str) -> bool {
     log.contains("Address already in use")
-}
-
-/// The last lines of a log.
-pub(crate) fn tail(log: &Path) -> String {
-    let text = std::fs::read(log).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let lines: Vec<&str> = text.lines().collect();
-    lines[lines.len().saturating_sub(20)..].join("\n")
 }

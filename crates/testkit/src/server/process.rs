@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::poll_until;
+use super::{START_LIMIT, ServerError, poll_until};
 
 /// Ends the server and removes its directory once standard input closes: when the test process is
 /// gone, however it went. A signal at the parent's death (`PR_SET_PDEATHSIG`) would not do: it
@@ -82,7 +82,35 @@ impl Process {
         self.server.id()
     }
 
-    pub(crate) fn has_ended(&mut self) -> bool {
+    /// The process, once it answers.
+    ///
+    /// # Errors
+    /// It ended before that, or took too long; then it is gone.
+    pub(crate) fn once_ready(
+        mut self,
+        mut answers: impl FnMut() -> bool,
+        program: &Path,
+        log: &Path,
+    ) -> Result<Self, ServerError> {
+        let ready = poll_until(START_LIMIT, || {
+            let answers = answers();
+            (answers || self.has_ended()).then_some(answers)
+        });
+        let (program, text) = (program.to_owned(), || tail(log));
+        match ready {
+            Some(true) => Ok(self),
+            Some(false) => Err(ServerError::Ended {
+                program,
+                log: text(),
+            }),
+            None => Err(ServerError::TimedOut {
+                program,
+                log: text(),
+            }),
+        }
+    }
+
+    fn has_ended(&mut self) -> bool {
         !matches!(self.server.try_wait(), Ok(None))
     }
 
@@ -198,6 +226,14 @@ fn state_and_parent(id: u32) -> Option<(char, u32)> {
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?.chars().next()?;
     Some((state, fields.next()?.parse().ok()?))
+}
+
+/// The last lines of a log.
+fn tail(log: &Path) -> String {
+    let text = fs::read(log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
 }
 
 #[cfg(test)]
