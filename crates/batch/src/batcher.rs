@@ -5,10 +5,11 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use overdrive_core::{Deadline, DrainReport, Health};
+use overdrive_core::{Deadline, DrainReport, Health, Priority};
 
+use crate::announce::Announced;
 use crate::builder::BatcherBuilder;
-use crate::engine::{Goal, Refused, Shared};
+use crate::engine::{Goal, Refused, Shared, Terms};
 use crate::error::{SubmitError, TrySubmitError};
 use crate::park;
 use crate::stats::BatchStats;
@@ -114,6 +115,31 @@ impl<T, R, E> Batcher<T, R, E> {
         SubmitOwned::new(self.clone(), item)
     }
 
+    /// Announces an item that is about to be submitted. With [`Gather::Announced`] a free worker
+    /// waits for it, at most [`max_wait`](BatcherBuilder::max_wait); other ways to gather take no
+    /// notice.
+    ///
+    /// For items that take a moment to make, such as requests that are being read: whoever is known
+    /// to come is waited for, and nobody else.
+    ///
+    /// [`Gather::Announced`]: crate::Gather::Announced
+    ///
+    /// ```
+    /// use std::convert::Infallible;
+    /// use overdrive_batch::{Batcher, Gather};
+    ///
+    /// let echo = Batcher::builder()
+    ///     .gather(Gather::Announced)
+    ///     .build_sync(|items: Vec<u8>| Ok::<_, Infallible>(items))?;
+    /// let coming = echo.announce();
+    /// let item = 7; // read, parsed, checked
+    /// assert_eq!(coming.submit(item).wait_blocking()?, 7);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn announce(&self) -> Announced<'_, T, R, E> {
+        Announced::new(self)
+    }
+
     /// Submits items and waits for all their results, which come in the order of the items. They
     /// share batches with what others submit, and may be spread over several.
     ///
@@ -139,10 +165,17 @@ impl<T, R, E> Batcher<T, R, E> {
     /// ```
     pub fn try_submit(&self, item: T) -> Result<Ticket<T, R, E>, TrySubmitError<T>> {
         let shared = self.shared();
-        match shared.place(item, Deadline::NEVER, true) {
+        let terms = Terms {
+            deadline: Deadline::NEVER,
+            priority: Priority::Normal,
+            must_fit: true,
+            waker: None,
+        };
+        match shared.place(item, terms) {
             Ok(placed) => Ok(Ticket::new(Arc::clone(shared), placed)),
             Err(Refused::Closed(item)) => Err(TrySubmitError::Closed(item)),
             Err(Refused::Full(item)) => Err(TrySubmitError::Full(item)),
+            Err(Refused::TooHeavy(item)) => Err(TrySubmitError::TooHeavy(item)),
         }
     }
 

@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::io;
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -12,9 +11,9 @@ use overdrive_core::clock::PreciseClock;
 use overdrive_core::{Clock, ConfigError};
 
 use crate::batcher::{Batcher, Workers};
-use crate::engine::{Rules, Shared};
+use crate::engine::{Isolate, Rules, Shared, Weight};
 use crate::settings::{BatchSettings, Gather, Overload};
-use crate::workers::{Place, join, spawn_thread};
+use crate::workers::{Handler, Place, join, spawn_thread};
 
 /// The largest accepted number of items in a batch.
 pub const MAX_MAX_SIZE: usize = 1 << 20;
@@ -46,7 +45,8 @@ pub struct BatcherBuilder<T> {
     name: Cow<'static, str>,
     settings: BatchSettings,
     clock: Option<Arc<dyn Clock>>,
-    items: PhantomData<fn(T)>,
+    weight: Option<Weight<T>>,
+    isolate: Option<Isolate<T>>,
 }
 
 impl<T: Send + 'static> BatcherBuilder<T> {
@@ -55,7 +55,8 @@ impl<T: Send + 'static> BatcherBuilder<T> {
             name: Cow::Borrowed("batch"),
             settings: BatchSettings::default(),
             clock: None,
-            items: PhantomData,
+            weight: None,
+            isolate: None,
         }
     }
 
@@ -112,6 +113,39 @@ impl<T: Send + 'static> BatcherBuilder<T> {
         self
     }
 
+    /// How heavy the items of one batch may be together, and how heavy an item is: bytes of a
+    /// statement, say, or the parts of a request. From 1. Default: only their number counts.
+    ///
+    /// `of` is called once for each item, when it is submitted, on the submitter's thread. An item
+    /// that alone is heavier is refused with [`TooHeavy`](crate::SubmitError::TooHeavy).
+    pub fn max_weight(
+        mut self,
+        max: usize,
+        of: impl Fn(&T) -> usize + Send + Sync + 'static,
+    ) -> Self {
+        let of = Arc::new(of);
+        self.weight = Some(Weight { max, of });
+        self
+    }
+
+    /// Has a batch that fails run again in halves, down to single items, so that one bad item fails
+    /// alone: only for handlers that do all of a batch or nothing, such as one statement or one
+    /// transaction. `max_calls`, from 2, bounds the calls for one batch; when they are used up, what
+    /// is left fails as the part it last ran in. Default: a batch fails as a whole.
+    ///
+    /// Of `n` items, `k` bad ones take about `2 k log2(n / k) + 2 k` calls (group testing by binary
+    /// splitting). It is what fails that is told apart, by error, panic or wrong number of results;
+    /// what passes by itself, such as a lost connection, had better not fail a handler that isolates.
+    /// The handler is given clones, also of batches that succeed.
+    pub fn isolate(mut self, max_calls: u32) -> Self
+    where
+        T: Clone,
+    {
+        let clone = T::clone;
+        self.isolate = Some(Isolate { max_calls, clone });
+        self
+    }
+
     /// What [`submit`](Batcher::submit) does when there is no room. Default [`Overload::Wait`].
     pub fn overload(mut self, overload: Overload) -> Self {
         self.settings.overload = overload;
@@ -145,9 +179,50 @@ impl<T: Send + 'static> BatcherBuilder<T> {
         R: Send + 'static,
         E: Send + Sync + 'static,
     {
-        let rules = self.rules(|| Arc::new(PreciseClock))?;
+        self.threads(false, || Ok(()), move |(), items| handler(items))
+    }
+
+    /// As [`build_sync`](Self::build_sync), for a handler that runs with something it has to wait
+    /// for, such as a connection of a pool: `acquire` gets that, and meanwhile the batch gathers.
+    /// Only then is it taken, as it is at that moment; one worker at a time acquires.
+    ///
+    /// What was acquired for items that were all withdrawn is dropped again. If `acquire` fails,
+    /// so does the batch that it was for, with that error.
+    ///
+    /// # Errors
+    /// As `build_sync`.
+    pub fn build_sync_with<L, A, F, R, E>(
+        self,
+        acquire: A,
+        handler: F,
+    ) -> Result<Batcher<T, R, E>, ConfigError>
+    where
+        A: Fn() -> Result<L, E> + Send + Sync + 'static,
+        F: Fn(L, Vec<T>) -> Result<Vec<R>, E> + Send + Sync + 'static,
+        R: Send + 'static,
+        E: Send + Sync + 'static,
+        L: 'static,
+    {
+        self.threads(true, acquire, handler)
+    }
+
+    fn threads<L, A, F, R, E>(
+        self,
+        leases: bool,
+        acquire: A,
+        call: F,
+    ) -> Result<Batcher<T, R, E>, ConfigError>
+    where
+        A: Fn() -> Result<L, E> + Send + Sync + 'static,
+        F: Fn(L, Vec<T>) -> Result<Vec<R>, E> + Send + Sync + 'static,
+        R: Send + 'static,
+        E: Send + Sync + 'static,
+        L: 'static,
+    {
+        let mut rules = self.rules(|| Arc::new(PreciseClock))?;
+        rules.leases = leases;
         let shared = Arc::new(Shared::new(rules));
-        let handler = Arc::new(handler);
+        let handler = Arc::new(Handler { acquire, call });
         let threads = start(&shared, |place| spawn_thread(place, Arc::clone(&handler)))?;
         Ok(Batcher::new(shared, Workers::Threads(threads)))
     }
@@ -172,10 +247,78 @@ impl<T: Send + 'static> BatcherBuilder<T> {
         R: Send + 'static,
         E: Send + Sync + 'static,
     {
-        let rules = self.rules(|| Arc::new(crate::tasks::TokioClock))?;
+        let acquire = || std::future::ready(Ok(()));
+        self.tasks(false, acquire, move |(), items| handler(items))
+    }
+
+    /// As [`build`](Self::build), for a handler that runs with something it has to wait for: see
+    /// [`build_sync_with`](Self::build_sync_with).
+    ///
+    /// ```
+    /// use std::convert::Infallible;
+    /// use std::sync::Arc;
+    /// use overdrive_batch::Batcher;
+    /// use tokio::sync::Semaphore;
+    ///
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+    /// let connections = Arc::new(Semaphore::new(2));
+    /// let acquire = move || {
+    ///     let connections = Arc::clone(&connections);
+    ///     async move { Ok::<_, Infallible>(connections.acquire_owned().await.expect("open")) }
+    /// };
+    /// let double = Batcher::builder().build_with(acquire, |connection, items: Vec<u64>| async move {
+    ///     let results = items.into_iter().map(|n| n * 2).collect();
+    ///     drop(connection);
+    ///     Ok(results)
+    /// })?;
+    /// assert_eq!(double.submit(21).await?, 42);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// # })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As `build`.
+    #[cfg(feature = "tokio")]
+    pub fn build_with<L, A, AFut, F, Fut, R, E>(
+        self,
+        acquire: A,
+        handler: F,
+    ) -> Result<Batcher<T, R, E>, ConfigError>
+    where
+        A: Fn() -> AFut + Send + Sync + 'static,
+        AFut: Future<Output = Result<L, E>> + Send + 'static,
+        F: Fn(L, Vec<T>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Vec<R>, E>> + Send + 'static,
+        R: Send + 'static,
+        E: Send + Sync + 'static,
+        L: Send + 'static,
+    {
+        self.tasks(true, acquire, handler)
+    }
+
+    #[cfg(feature = "tokio")]
+    fn tasks<L, A, AFut, F, Fut, R, E>(
+        self,
+        leases: bool,
+        acquire: A,
+        call: F,
+    ) -> Result<Batcher<T, R, E>, ConfigError>
+    where
+        A: Fn() -> AFut + Send + Sync + 'static,
+        AFut: Future<Output = Result<L, E>> + Send + 'static,
+        F: Fn(L, Vec<T>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Vec<R>, E>> + Send + 'static,
+        R: Send + 'static,
+        E: Send + Sync + 'static,
+        L: Send + 'static,
+    {
+        let mut rules = self.rules(|| Arc::new(crate::tasks::TokioClock))?;
+        rules.leases = leases;
+        rules.min_fill = rules.max_size.div_ceil(4);
         let runtime = tokio::runtime::Handle::try_current();
         let runtime = runtime.map_err(|_| ConfigError::Missing { field: "runtime" })?;
-        if matches!(rules.gather, Gather::Linger { .. }) {
+        if rules.gather.wants_ages() {
             // Making a timer is the only way to ask.
             if std::panic::catch_unwind(|| drop(tokio::time::sleep(Duration::ZERO))).is_err() {
                 return Err(ConfigError::Invalid {
@@ -185,7 +328,7 @@ impl<T: Send + 'static> BatcherBuilder<T> {
             }
         }
         let shared = Arc::new(Shared::new(rules));
-        let handler = Arc::new(handler);
+        let handler = Arc::new(Handler { acquire, call });
         let tasks = places(&shared)
             .map(|place| runtime.spawn(crate::tasks::work(place, Arc::clone(&handler))))
             .map(|task| task.abort_handle())
@@ -193,7 +336,7 @@ impl<T: Send + 'static> BatcherBuilder<T> {
         Ok(Batcher::new(shared, Workers::Tasks(tasks)))
     }
 
-    fn rules(self, clock: impl FnOnce() -> Arc<dyn Clock>) -> Result<Rules, ConfigError> {
+    fn rules(self, clock: impl FnOnce() -> Arc<dyn Clock>) -> Result<Rules<T>, ConfigError> {
         let BatchSettings {
             max_size,
             max_wait,
@@ -232,7 +375,15 @@ impl<T: Send + 'static> BatcherBuilder<T> {
                     reason: "must not exceed",
                 });
             }
-            Gather::Immediate | Gather::Linger { .. } | Gather::Tick => {}
+            _ => {}
+        }
+        if matches!(self.weight, Some(Weight { max: 0, .. })) {
+            return Err(ConfigError::Zero {
+                field: "max_weight",
+            });
+        }
+        if matches!(self.isolate, Some(Isolate { max_calls: 0, .. })) {
+            return Err(ConfigError::Zero { field: "isolate" });
         }
         Ok(Rules {
             name: self.name,
@@ -243,6 +394,10 @@ impl<T: Send + 'static> BatcherBuilder<T> {
             capacity,
             overload,
             clock: self.clock.unwrap_or_else(clock),
+            weight: self.weight,
+            isolate: self.isolate,
+            leases: false,
+            min_fill: 0,
         })
     }
 }
@@ -299,7 +454,10 @@ mod tests {
         let builder = Batcher::<u8, _>::builder().workers(4);
         let rules = builder.rules(|| Arc::new(PreciseClock)).unwrap();
         let shared = Arc::new(Shared::<u8, u8, Infallible>::new(rules));
-        let handler = Arc::new(Ok::<Vec<u8>, Infallible>);
+        let handler = Arc::new(Handler {
+            acquire: || Ok(()),
+            call: |(), items| Ok::<Vec<u8>, Infallible>(items),
+        });
         let started = AtomicUsize::new(0);
         let result = start(&shared, |place| {
             if started.fetch_add(1, Ordering::SeqCst) == 2 {

@@ -1,35 +1,46 @@
-//! The queue, and who does what when: every change of state is a method here, under one lock.
+//! Who does what when: every change of state is a method here, under one lock.
 //!
-//! One deque holds all items that are in no running batch, in the order in which they came. The
-//! first `capacity` of them are accepted, the submitters of the others wait for room; so room is
-//! given in order, by itself. Of the free workers at most one, the *gatherer*, looks at the deque;
-//! it closes the batch, that is, takes items from the front, and hands the role on.
+//! The queue holds all items that are in no running batch. Up to `capacity` of them are accepted,
+//! the submitters of the others wait for room; so room is given in order, by itself. Of the free
+//! workers at most one, the *gatherer*, looks at the queue; it takes a batch and hands the role on.
+//! Outcomes are left in, and fetched from, the [cells](crate::cell), which have locks of their own;
+//! the batcher's lock is taken before a cell's.
 //!
-//! Nothing of the user's runs under the lock: what is to be woken or dropped is collected in
+//! Nothing of the user's runs under a lock: what is to be woken or dropped is collected in
 //! [`After`] and seen to when the lock is free.
 
+mod pace;
+mod queue;
+mod watch;
 mod work;
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use overdrive_core::unwind::survive;
-use overdrive_core::{Clock, Deadline, Health, Timestamp};
+use overdrive_core::{Clock, Deadline, Health, Priority, Timestamp};
 
-use crate::cell::Cell;
+use self::pace::Pace;
+pub(crate) use self::queue::Placed;
+use self::queue::{Batch, Bounds, Queue};
+pub(crate) use self::watch::Goal;
+use self::watch::Watchers;
+pub(crate) use self::work::Verdict;
+use crate::after::After;
+use crate::cell::{Cell, Entry, Slot, Slots};
 use crate::error::SubmitError;
 use crate::settings::{Gather, Overload};
+use crate::slab::Slab;
 use crate::stats::BatchStats;
+use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, lock};
 
 /// What a submitter gets.
 pub(crate) type Outcome<T, R, E> = Result<R, SubmitError<T, E>>;
 
 /// The checked settings.
-#[derive(Debug)]
-pub(crate) struct Rules {
+pub(crate) struct Rules<T> {
     pub(crate) name: Cow<'static, str>,
     pub(crate) max_size: usize,
     pub(crate) max_wait: Duration,
@@ -38,80 +49,100 @@ pub(crate) struct Rules {
     pub(crate) capacity: usize,
     pub(crate) overload: Overload,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) weight: Option<Weight<T>>,
+    pub(crate) isolate: Option<Isolate<T>>,
+    /// Whether handlers first acquire what they run with.
+    pub(crate) leases: bool,
+    /// Of items that wait while a handler computes, how many begin a further batch beside it.
+    pub(crate) min_fill: usize,
+}
+
+/// How heavy a batch may be.
+pub(crate) struct Weight<T> {
+    pub(crate) max: usize,
+    pub(crate) of: Arc<dyn Fn(&T) -> usize + Send + Sync>,
+}
+
+/// How the items of a failed batch are told apart.
+pub(crate) struct Isolate<T> {
+    pub(crate) max_calls: u32,
+    pub(crate) clone: fn(&T) -> T,
 }
 
 /// What handles, submitters and workers share.
 pub(crate) struct Shared<T, R, E> {
-    pub(crate) rules: Rules,
+    pub(crate) rules: Rules<T>,
     state: Mutex<State<T, R, E>>,
+    cells: Slab<Cell<T, R, E>>,
+    /// By worker: how to wake it, once it has begun.
+    wakers: Box<[OnceLock<Waker>]>,
+    /// Whether an item ever had a deadline: only then has a batch to ask for the time.
+    deadlines: AtomicBool,
 }
 
 struct State<T, R, E> {
-    queue: VecDeque<Entry<T, R, E>>,
-    next_seq: u64,
+    queue: Queue<T, R, E>,
+    /// Cells of batches that are over, the longest ago first. Once all outcomes have been fetched
+    /// they gather again.
+    over: VecDeque<u32>,
+    /// How many cells there are.
+    cells: u32,
     closed: bool,
-    /// Items below are not to be lingered over.
+    /// Batches with a lower number are not to be lingered over.
     flush_mark: u64,
+    /// Items announced, and neither submitted nor given up.
+    announced: usize,
     gatherer: Option<usize>,
     /// Whether the gatherer has let the others run.
     ticked: bool,
-    /// By worker: how to wake it, while it waits.
-    parked: Vec<Option<Waker>>,
+    /// How many batches in a row a tick has not made larger than one item.
+    lone: u32,
+    /// By worker: whether it waits to be woken.
+    parked: Vec<bool>,
     /// By worker.
-    running: Vec<Option<Running<T, R, E>>>,
+    desks: Vec<Desk<T, R, E>>,
+    /// How many workers are in the first poll of their handler.
+    computing: usize,
     alive: usize,
-    watchers: Vec<Watcher>,
-    next_watcher: u64,
+    watchers: Watchers,
+    pace: Pace,
     counts: BatchStats,
     /// Of those counted as expired, how many were never accepted.
     came_late: u64,
 }
 
-struct Entry<T, R, E> {
-    seq: u64,
-    item: T,
-    cell: Arc<Cell<Outcome<T, R, E>>>,
-    deadline: Deadline,
-    /// When it was submitted; only kept for [`Gather::Linger`].
-    at: Timestamp,
+/// What a worker works at.
+struct Desk<T, R, E> {
+    /// Those that make up its batch; none while it has none.
+    batches: Vec<Batch<T, R, E>>,
+    size: usize,
+    computing: bool,
+    /// When its batch was taken, if that is kept.
+    since: Timestamp,
 }
 
-struct Running<T, R, E> {
-    first: u64,
-    cells: Vec<Arc<Cell<Outcome<T, R, E>>>>,
-}
-
-/// What is awaited of the batcher as a whole.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Goal {
-    /// All items before this number have ended.
-    Past(u64),
-    /// All workers have ended.
-    Ended,
-}
-
-struct Watcher {
-    id: u64,
-    goal: Goal,
-    waker: Waker,
-}
-
-/// A submitted item, as its submitter knows it.
-pub(crate) struct Placed<T, R, E> {
-    seq: u64,
-    pub(crate) cell: Arc<Cell<Outcome<T, R, E>>>,
+/// How an item is submitted.
+pub(crate) struct Terms {
+    pub(crate) deadline: Deadline,
+    pub(crate) priority: Priority,
+    /// Whether it is refused where it would have to wait for room.
+    pub(crate) must_fit: bool,
+    pub(crate) waker: Option<Waker>,
 }
 
 /// An item that was not taken.
 pub(crate) enum Refused<T> {
     Closed(T),
     Full(T),
+    TooHeavy(T),
 }
 
 /// What a worker is to do.
 pub(crate) enum Next<T> {
     /// Run this, then [`Shared::publish`].
     Batch(Vec<T>),
+    /// Acquire what the handler runs with, then ask again.
+    Lease,
     /// Let others run, then ask again.
     Tick,
     /// Ask again when woken, or after this time.
@@ -120,7 +151,7 @@ pub(crate) enum Next<T> {
     Ended,
 }
 
-/// Why a batch failed.
+/// Why an item failed.
 pub(crate) enum Cause<E> {
     Batch(Arc<E>),
     Panicked(Arc<str>),
@@ -128,10 +159,10 @@ pub(crate) enum Cause<E> {
 }
 
 impl<E> Cause<E> {
-    fn error<T>(&self) -> SubmitError<T, E> {
-        match *self {
-            Self::Batch(ref error) => SubmitError::Batch(Arc::clone(error)),
-            Self::Panicked(ref message) => SubmitError::Panicked(Arc::clone(message)),
+    fn error<T>(self) -> SubmitError<T, E> {
+        match self {
+            Self::Batch(error) => SubmitError::Batch(error),
+            Self::Panicked(message) => SubmitError::Panicked(message),
             Self::WrongResultCount { expected, got } => {
                 SubmitError::WrongResultCount { expected, got }
             }
@@ -139,165 +170,317 @@ impl<E> Cause<E> {
     }
 }
 
-/// What is seen to when the lock is free.
-struct After<T, R, E> {
-    /// Kept apart since seldom there are more, and so nothing is allocated.
-    first: Option<Waker>,
-    more: Vec<Waker>,
-    unwanted: Vec<Outcome<T, R, E>>,
-}
-
-impl<T, R, E> After<T, R, E> {
-    fn wake(&mut self, waker: Option<Waker>) {
-        match self.first {
-            None => self.first = waker,
-            Some(_) => self.more.extend(waker),
-        }
-    }
-
-    fn finish(&mut self, cell: &Cell<Outcome<T, R, E>>, outcome: Outcome<T, R, E>) {
-        match cell.finish(outcome) {
-            Ok(waker) => self.wake(waker),
-            Err(outcome) => self.unwanted.push(outcome),
-        }
-    }
-
-    fn run(self) {
-        for waker in self.first.into_iter().chain(self.more) {
-            survive(|| waker.wake());
-        }
-        for outcome in self.unwanted {
-            survive(|| drop(outcome));
+impl<E> Clone for Cause<E> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Batch(error) => Self::Batch(Arc::clone(error)),
+            Self::Panicked(message) => Self::Panicked(Arc::clone(message)),
+            &Self::WrongResultCount { expected, got } => Self::WrongResultCount { expected, got },
         }
     }
 }
 
 impl<T, R, E> Shared<T, R, E> {
-    pub(crate) fn new(rules: Rules) -> Self {
-        let workers = rules.workers;
-        let none = || (0..workers).map(|_| None);
+    pub(crate) fn new(rules: Rules<T>) -> Self {
+        let desk = || Desk {
+            batches: Vec::new(),
+            size: 0,
+            computing: false,
+            since: Timestamp::ZERO,
+        };
+        let wakers = (0..rules.workers).map(|_| OnceLock::new()).collect();
         let state = State {
-            queue: VecDeque::new(),
-            next_seq: 0,
+            queue: Queue::new(),
+            over: VecDeque::new(),
+            cells: 0,
             closed: false,
             flush_mark: 0,
+            announced: 0,
             gatherer: None,
             ticked: false,
-            parked: none().collect(),
-            running: (0..workers).map(|_| None).collect(),
-            alive: workers,
-            watchers: Vec::new(),
-            next_watcher: 0,
+            lone: 0,
+            parked: vec![false; rules.workers],
+            desks: (0..rules.workers).map(|_| desk()).collect(),
+            computing: 0,
+            alive: rules.workers,
+            watchers: Watchers::default(),
+            pace: Pace::default(),
             counts: BatchStats::default(),
             came_late: 0,
         };
         Self {
             rules,
             state: Mutex::new(state),
+            cells: Slab::new(),
+            wakers,
+            deadlines: AtomicBool::new(false),
         }
     }
 
-    /// Puts an item at the end of the queue. If it `must_fit`, there has to be room at once.
-    pub(crate) fn place(
-        &self,
-        item: T,
-        deadline: Deadline,
-        must_fit: bool,
-    ) -> Result<Placed<T, R, E>, Refused<T>> {
-        let cell = Arc::new(Cell::new());
-        let at = match self.rules.gather {
-            Gather::Linger { .. } => self.rules.clock.now(),
-            Gather::Immediate | Gather::Tick => Timestamp::ZERO,
+    /// Puts an item into the queue. Unless refused, its outcome is to be fetched with [`poll`], or
+    /// given up with [`withdraw`].
+    ///
+    /// [`poll`]: Self::poll
+    /// [`withdraw`]: Self::withdraw
+    pub(crate) fn place(&self, item: T, terms: Terms) -> Result<Placed, Refused<T>> {
+        let weight = match &self.rules.weight {
+            None => 0,
+            Some(weight) => (weight.of)(&item),
         };
+        let at = if self.rules.gather.wants_ages() {
+            self.rules.clock.now()
+        } else {
+            Timestamp::ZERO
+        };
+        if terms.deadline != Deadline::NEVER && !self.deadlines.load(Ordering::Relaxed) {
+            // Read by workers under the lock that is taken below.
+            self.deadlines.store(true, Ordering::Relaxed);
+        }
+        let bounds = self.bounds();
         self.with(|state, after| {
-            state.counts.submitted += 1;
             if state.closed {
                 state.counts.rejected += 1;
                 return Err(Refused::Closed(item));
             }
-            if must_fit && state.queue.len() >= self.rules.capacity {
+            if weight > bounds.weight {
+                state.counts.rejected += 1;
+                return Err(Refused::TooHeavy(item));
+            }
+            if state.queue.live() >= self.rules.capacity && !self.make_room(state, &terms, after) {
                 state.counts.rejected += 1;
                 return Err(Refused::Full(item));
             }
-            let seq = state.next_seq;
-            state.next_seq += 1;
-            state.queue.push_back(Entry {
-                seq,
+            let entry = Entry {
                 item,
-                cell: Arc::clone(&cell),
-                deadline,
-                at,
-            });
+                deadline: terms.deadline,
+                waker: terms.waker,
+                wanted: true,
+            };
+            let State {
+                queue, over, cells, ..
+            } = state;
+            let begin = || self.begin(over, cells);
+            let placed = queue.push(entry, terms.priority, weight, at, bounds, begin);
             match state.gatherer {
-                None => state.call_gatherer(after),
+                None => state.call_gatherer(&self.rules, after),
                 // It is parked only if it lingers.
-                Some(worker) if state.queue.len() >= self.lingers_for() => {
-                    after.wake(state.parked[worker].take());
+                Some(worker) if state.queue.live() >= self.lingers_for() => {
+                    state.rouse(worker, after);
                 }
                 Some(_) => {}
             }
-            Ok(Placed { seq, cell })
+            Ok(placed)
         })
+    }
+
+    /// A cell for a new batch.
+    fn begin(&self, over: &mut VecDeque<u32>, cells: &mut u32) -> (u32, Slots<T, R, E>) {
+        // Few submitters take long to fetch what they were woken for.
+        for _ in 0..over.len().min(2) {
+            let Some(cell) = over.pop_front() else {
+                break;
+            };
+            if let Some(slots) = self.cells.get(cell).reopen() {
+                return (cell, slots);
+            }
+            over.push_back(cell);
+        }
+        *cells += 1;
+        (*cells - 1, Slots::default())
+    }
+
+    /// Whether an item may be queued though the batcher is full.
+    fn make_room(
+        &self,
+        state: &mut State<T, R, E>,
+        terms: &Terms,
+        after: &mut After<T, R, E>,
+    ) -> bool {
+        match self.rules.overload {
+            _ if terms.must_fit => false,
+            Overload::Wait => true,
+            Overload::Reject => false,
+            Overload::ShedOldest => {
+                let shed = |item| Err(SubmitError::Shed(item));
+                let Some(batch) = state.queue.shed(terms.priority, shed, after) else {
+                    return false;
+                };
+                state.counts.shed += 1;
+                self.retire(state, batch);
+                true
+            }
+        }
+    }
+
+    /// The item's outcome, if there is one; if not, `cx` is woken when there is.
+    pub(crate) fn poll(&self, placed: Placed, cx: &Context<'_>) -> Poll<Outcome<T, R, E>> {
+        let mut fresh = None;
+        loop {
+            let poll = |slots: &mut Slots<_, _, _>| slots.poll(placed.slot, cx.waker(), &mut fresh);
+            let found = self.with_slots(placed, poll);
+            if let Some(poll) = found.into_poll() {
+                return poll;
+            }
+            fresh = Some(cx.waker().clone());
+        }
+    }
+
+    /// The slots of the item's batch, wherever they are.
+    fn with_slots<O>(&self, placed: Placed, f: impl FnOnce(&mut Slots<T, R, E>) -> O) -> O {
+        let cell = self.cells.get(placed.cell);
+        if !cell.is_over() {
+            let mut state = self.lock();
+            if let Some(slots) = state.slots(placed) {
+                return f(slots);
+            }
+        }
+        f(&mut cell.lock())
     }
 
     /// Counts an item whose deadline had passed before it was placed.
     pub(crate) fn came_late(&self) {
         let mut state = self.lock();
-        state.counts.submitted += 1;
         state.counts.expired += 1;
         state.came_late += 1;
     }
 
-    /// Takes an item out whose deadline has passed, unless its batch is closed.
-    pub(crate) fn expire(&self, placed: &Placed<T, R, E>) -> Option<T> {
-        self.with(|state, after| {
-            let entry = state.remove(placed.seq)?;
-            state.counts.expired += 1;
-            state.settle(after);
-            Some(entry.item)
-        })
+    /// Takes an item out whose deadline has passed, unless its batch is taken.
+    pub(crate) fn expire(&self, placed: Placed) -> Option<T> {
+        self.with(
+            |state, after| match state.queue.slots(placed)?.list[placed.slot as usize] {
+                Slot::Queued(_) => {
+                    let (left, batch) = state.queue.leave(placed)?;
+                    state.counts.expired += 1;
+                    self.retire(state, batch);
+                    state.settle(after);
+                    match left {
+                        Slot::Queued(entry) => Some(entry),
+                        _ => None,
+                    }
+                }
+                _ => None,
+            },
+        )
+        .map(|entry| entry.item)
     }
 
-    /// The submitter goes: its item is taken out, unless its batch is closed.
-    pub(crate) fn cancel(&self, placed: &Placed<T, R, E>) {
-        let entry = self.with(|state, after| {
-            let entry = state.remove(placed.seq)?;
-            state.counts.cancelled += 1;
-            state.settle(after);
-            Some(entry)
-        });
-        if entry.is_none() {
-            drop(placed.cell.leave());
+    /// The submitter goes: its item is taken out, unless its batch is taken.
+    pub(crate) fn withdraw(&self, placed: Placed) {
+        let mut left = None;
+        if !self.cells.get(placed.cell).is_over() {
+            left = self.with(|state, after| {
+                let (left, batch) = state.queue.leave(placed)?;
+                if matches!(left, Slot::Queued(_)) {
+                    state.counts.cancelled += 1;
+                }
+                self.retire(state, batch);
+                state.settle(after);
+                Some(left)
+            });
         }
-        drop(entry);
+        let left =
+            left.unwrap_or_else(|| self.with_slots(placed, |slots| slots.leave(placed.slot)));
+        drop(left);
+    }
+
+    /// The submitter goes, and leaves its item to be processed.
+    pub(crate) fn detach(&self, placed: Placed) {
+        let left = self.with_slots(placed, |slots| slots.detach(placed.slot));
+        drop(left);
+    }
+
+    /// A batch in which nothing waits any more: what was left for its submitters goes to its cell.
+    fn retire(&self, state: &mut State<T, R, E>, batch: Option<Batch<T, R, E>>) {
+        if let Some(batch) = batch {
+            state.over.push_back(batch.cell);
+            self.cells.get(batch.cell).end(batch.slots);
+        }
     }
 
     /// The goal that everything submitted so far has ended, with no more lingering over it.
     pub(crate) fn flush(&self) -> Goal {
         self.with(|state, after| {
-            state.flush_mark = state.next_seq;
+            state.flush_mark = state.queue.seal();
             state.rouse_gatherer(after);
-            Goal::Past(state.next_seq)
+            Goal::Past(state.flush_mark)
         })
+    }
+
+    /// An item is announced.
+    pub(crate) fn announce(&self) {
+        self.lock().announced += 1;
+    }
+
+    /// An announced item has come, or never will.
+    pub(crate) fn came(&self) {
+        self.with(|state, after| {
+            state.announced -= 1;
+            if state.announced == 0 && self.rules.gather == Gather::Announced {
+                state.rouse_gatherer(after);
+            }
+        });
     }
 
     /// Takes no more items. Those who wait for room get theirs back.
     pub(crate) fn close(&self) {
-        self.with(|state, after| state.close(self.rules.capacity, after));
+        self.with(|state, after| self.close_state(state, after));
+    }
+
+    fn close_state(&self, state: &mut State<T, R, E>, after: &mut After<T, R, E>) {
+        state.closed = true;
+        let refused = self.truncate(state, self.rules.capacity, after, SubmitError::Closed);
+        state.counts.rejected += refused;
+        state.settle(after);
+        state.rouse_all(after);
+    }
+
+    fn truncate(
+        &self,
+        state: &mut State<T, R, E>,
+        keep: usize,
+        after: &mut After<T, R, E>,
+        error: impl Fn(T) -> SubmitError<T, E>,
+    ) -> u64 {
+        let (ended, gone) = state.queue.truncate(keep, |item| Err(error(item)), after);
+        for batch in gone {
+            self.retire(state, Some(batch));
+        }
+        ended as u64
     }
 
     /// Gives up on everything that has not ended; how much that was.
     pub(crate) fn abandon(&self) -> u64 {
         self.with(|state, after| {
-            state.close(self.rules.capacity, after);
+            self.close_state(state, after);
             let before = state.counts.abandoned;
-            state.abandon_queue(after);
-            for worker in 0..state.running.len() {
-                state.abandon_running(worker, after);
+            self.abandon_queue(state, after);
+            for worker in 0..state.desks.len() {
+                self.abandon_running(state, worker, after);
             }
             state.settle(after);
             state.counts.abandoned - before
         })
+    }
+
+    fn abandon_queue(&self, state: &mut State<T, R, E>, after: &mut After<T, R, E>) {
+        let error = |item| SubmitError::Abandoned(Some(item));
+        state.counts.abandoned += self.truncate(state, 0, after, error);
+    }
+
+    fn abandon_running(
+        &self,
+        state: &mut State<T, R, E>,
+        worker: usize,
+        after: &mut After<T, R, E>,
+    ) {
+        state.suspend(worker);
+        let desk = &mut state.desks[worker];
+        state.counts.abandoned += std::mem::take(&mut desk.size) as u64;
+        for mut batch in std::mem::take(&mut desk.batches) {
+            let error = || Err(SubmitError::Abandoned(None));
+            batch.slots.finish(std::iter::repeat_with(error), after);
+            self.retire(state, Some(batch));
+        }
     }
 
     /// Whether the goal is met; if not, `cx` is woken when it is. `id` names the watcher.
@@ -305,22 +488,10 @@ impl<T, R, E> Shared<T, R, E> {
         let waker = cx.waker().clone();
         let (poll, old) = self.with(|state, _| {
             if state.is_met(goal) {
-                return (Poll::Ready(()), Some(waker));
+                (Poll::Ready(()), Some(waker))
+            } else {
+                (Poll::Pending, state.watchers.add(goal, id, waker))
             }
-            let known = state.watchers.iter_mut().find(|w| Some(w.id) == *id);
-            if let Some(watcher) = known {
-                let old = std::mem::replace(&mut watcher.waker, waker);
-                return (Poll::Pending, Some(old));
-            }
-            let new = state.next_watcher;
-            state.next_watcher += 1;
-            *id = Some(new);
-            state.watchers.push(Watcher {
-                id: new,
-                goal,
-                waker,
-            });
-            (Poll::Pending, None)
         });
         drop(old);
         poll
@@ -328,11 +499,7 @@ impl<T, R, E> Shared<T, R, E> {
 
     /// The watcher goes.
     pub(crate) fn forget(&self, id: u64) {
-        let gone = {
-            let mut state = self.lock();
-            let place = state.watchers.iter().position(|w| w.id == id);
-            place.map(|place| state.watchers.swap_remove(place))
-        };
+        let gone = self.lock().watchers.remove(id);
         drop(gone);
     }
 
@@ -344,7 +511,7 @@ impl<T, R, E> Shared<T, R, E> {
         let state = self.lock();
         if state.closed {
             Health::Unhealthy
-        } else if state.queue.len() * 4 >= self.rules.capacity * 3 {
+        } else if state.queue.live() * 4 >= self.rules.capacity * 3 {
             Health::Degraded
         } else {
             Health::Healthy
@@ -353,61 +520,86 @@ impl<T, R, E> Shared<T, R, E> {
 
     pub(crate) fn stats(&self) -> BatchStats {
         let state = self.lock();
-        let queued = state.queue.len().min(self.rules.capacity);
-        BatchStats {
-            waiting: state.queue.len() - queued,
+        let live = state.queue.live();
+        let queued = live.min(self.rules.capacity);
+        let mut stats = BatchStats {
+            waiting: live - queued,
             queued,
-            running: state.running.iter().flatten().map(|r| r.cells.len()).sum(),
+            running: state.desks.iter().map(|desk| desk.size).sum(),
             ..state.counts
-        }
+        };
+        stats.submitted = stats.accounted();
+        stats
     }
 
     /// Accepted items that ended with a result, or an error that their submitter was given.
     pub(crate) fn finished(&self) -> u64 {
         let state = self.lock();
         let counts = &state.counts;
-        counts.completed + counts.failed + counts.expired - state.came_late
+        counts.completed + counts.failed + counts.shed + counts.expired - state.came_late
     }
 
     /// How many items end a linger.
     fn lingers_for(&self) -> usize {
         match self.rules.gather {
             Gather::Linger { min_size } => min_size,
+            Gather::Adaptive | Gather::Announced => self.rules.max_size,
             Gather::Immediate | Gather::Tick => 1,
         }
     }
 
+    fn bounds(&self) -> Bounds {
+        Bounds {
+            size: self.rules.max_size,
+            weight: self
+                .rules
+                .weight
+                .as_ref()
+                .map_or(usize::MAX, |weight| weight.max),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State<T, R, E>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn with<O>(&self, f: impl FnOnce(&mut State<T, R, E>, &mut After<T, R, E>) -> O) -> O {
-        let mut after = After {
-            first: None,
-            more: Vec::new(),
-            unwanted: Vec::new(),
-        };
+        let mut after = After::new();
         let output = f(&mut self.lock(), &mut after);
-        after.run();
+        after.run(&self.wakers);
         output
     }
 }
 
 impl<T, R, E> State<T, R, E> {
-    /// Makes a free worker the gatherer, if there is one.
-    fn call_gatherer(&mut self, after: &mut After<T, R, E>) {
-        let free = self.parked.iter().position(Option::is_some);
-        if let Some(worker) = free {
+    /// Whether a free worker may begin a batch. Beside a handler that computes, a small batch
+    /// would gain little, and take from the batch that gathers behind it.
+    fn may_begin(&self, rules: &Rules<T>) -> bool {
+        self.computing == 0 || self.queue.live() >= rules.min_fill || self.closed
+    }
+
+    /// Makes a free worker the gatherer, if there is one and work for it.
+    fn call_gatherer(&mut self, rules: &Rules<T>, after: &mut After<T, R, E>) {
+        if !self.may_begin(rules) {
+            return;
+        }
+        if let Some(worker) = self.parked.iter().position(|&parked| parked) {
             self.gatherer = Some(worker);
-            after.wake(self.parked[worker].take());
+            self.rouse(worker, after);
+        }
+    }
+
+    fn rouse(&mut self, worker: usize, after: &mut After<T, R, E>) {
+        if std::mem::take(&mut self.parked[worker]) {
+            after.rouse(worker);
         }
     }
 
     /// Has the next worker look at what is left.
-    fn hand_over(&mut self, after: &mut After<T, R, E>) {
+    fn hand_over(&mut self, rules: &Rules<T>, after: &mut After<T, R, E>) {
         if !self.queue.is_empty() {
             if self.gatherer.is_none() {
-                self.call_gatherer(after);
+                self.call_gatherer(rules, after);
             }
         } else if self.closed {
             self.rouse_all(after);
@@ -416,67 +608,58 @@ impl<T, R, E> State<T, R, E> {
 
     fn rouse_gatherer(&mut self, after: &mut After<T, R, E>) {
         if let Some(worker) = self.gatherer {
-            after.wake(self.parked[worker].take());
+            self.rouse(worker, after);
         }
     }
 
     fn rouse_all(&mut self, after: &mut After<T, R, E>) {
-        for waker in &mut self.parked {
-            after.wake(waker.take());
+        for worker in 0..self.parked.len() {
+            self.rouse(worker, after);
         }
     }
 
-    fn remove(&mut self, seq: u64) -> Option<Entry<T, R, E>> {
-        let place = self.queue.binary_search_by_key(&seq, |entry| entry.seq);
-        place.ok().and_then(|place| self.queue.remove(place))
+    /// The slots of the item's batch, unless that is over.
+    fn slots(&mut self, placed: Placed) -> Option<&mut Slots<T, R, E>> {
+        let mut running = self.desks.iter_mut().flat_map(|desk| &mut desk.batches);
+        let running = running.find(|batch| batch.number == placed.number);
+        running
+            .map(|batch| &mut batch.slots)
+            .or_else(|| self.queue.slots(placed))
     }
 
-    fn close(&mut self, capacity: usize, after: &mut After<T, R, E>) {
-        self.closed = true;
-        let accepted = self.queue.len().min(capacity);
-        for entry in self.queue.drain(accepted..) {
-            self.counts.rejected += 1;
-            after.finish(&entry.cell, Err(SubmitError::Closed(entry.item)));
-        }
-        self.settle(after);
-        self.rouse_all(after);
-    }
-
-    fn abandon_queue(&mut self, after: &mut After<T, R, E>) {
-        for entry in self.queue.drain(..) {
-            self.counts.abandoned += 1;
-            after.finish(&entry.cell, Err(SubmitError::Abandoned(Some(entry.item))));
-        }
-    }
-
-    fn abandon_running(&mut self, worker: usize, after: &mut After<T, R, E>) {
-        let running = self.running[worker].take();
-        for cell in running.iter().flat_map(|running| &running.cells) {
-            self.counts.abandoned += 1;
-            after.finish(cell, Err(SubmitError::Abandoned(None)));
+    /// The worker's handler computes no longer.
+    fn suspend(&mut self, worker: usize) {
+        if std::mem::take(&mut self.desks[worker].computing) {
+            self.computing -= 1;
         }
     }
 
     /// Tells those whose goal is met. After each change of what has not ended.
     fn settle(&mut self, after: &mut After<T, R, E>) {
-        let mut place = 0;
-        while place < self.watchers.len() {
-            if self.is_met(self.watchers[place].goal) {
-                after.wake(Some(self.watchers.swap_remove(place).waker));
-            } else {
-                place += 1;
-            }
+        if self.watchers.is_empty() {
+            return;
         }
+        let unfinished = self.unfinished();
+        let alive = self.alive;
+        let met = |goal| goal_is_met(goal, unfinished, alive);
+        self.watchers.tell(met, |waker| after.wake(Some(waker)));
     }
 
     fn is_met(&self, goal: Goal) -> bool {
-        match goal {
-            Goal::Past(mark) => {
-                let queued = self.queue.front().map(|entry| entry.seq);
-                let running = self.running.iter().flatten().map(|r| r.first).min();
-                queued.is_none_or(|seq| seq >= mark) && running.is_none_or(|seq| seq >= mark)
-            }
-            Goal::Ended => self.alive == 0,
-        }
+        goal_is_met(goal, self.unfinished(), self.alive)
+    }
+
+    /// The number of the oldest batch that has not ended.
+    fn unfinished(&self) -> Option<u64> {
+        let running = self.desks.iter().flat_map(|desk| &desk.batches);
+        let running = running.map(|batch| batch.number).min();
+        self.queue.oldest().into_iter().chain(running).min()
+    }
+}
+
+fn goal_is_met(goal: Goal, unfinished: Option<u64>, alive: usize) -> bool {
+    match goal {
+        Goal::Past(mark) => unfinished.is_none_or(|number| number >= mark),
+        Goal::Ended => alive == 0,
     }
 }

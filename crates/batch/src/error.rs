@@ -4,6 +4,8 @@ use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
+use crate::engine::Refused;
+
 /// Why a submitted item has no result.
 ///
 /// Where the item never reached the handler it comes back: [`into_inner`](Self::into_inner).
@@ -20,6 +22,11 @@ pub enum SubmitError<T, E> {
     DeadlineExceeded(T),
     /// The batcher is full, and set to [`Overload::Reject`](crate::Overload::Reject).
     Full(T),
+    /// The batcher was full, set to [`Overload::ShedOldest`](crate::Overload::ShedOldest), and a
+    /// later item took this one's place.
+    Shed(T),
+    /// The item alone is heavier than a batch may be.
+    TooHeavy(T),
     /// The handler panicked, with this message. The worker lives on.
     Panicked(Arc<str>),
     /// The handler returned another number of results than it was given items, so that nobody can
@@ -37,7 +44,11 @@ impl<T, E> SubmitError<T, E> {
     #[must_use]
     pub fn into_inner(self) -> Option<T> {
         match self {
-            Self::Closed(item) | Self::DeadlineExceeded(item) | Self::Full(item) => Some(item),
+            Self::Closed(item)
+            | Self::DeadlineExceeded(item)
+            | Self::Full(item)
+            | Self::Shed(item)
+            | Self::TooHeavy(item) => Some(item),
             Self::Abandoned(item) => item,
             Self::Batch(_) | Self::Panicked(_) | Self::WrongResultCount { .. } => None,
         }
@@ -52,6 +63,8 @@ impl<T, E> fmt::Display for SubmitError<T, E> {
             Self::Closed(_) => f.write_str("the batcher is closed"),
             Self::DeadlineExceeded(_) => f.write_str("the deadline passed before the batch began"),
             Self::Full(_) => f.write_str("the batcher is full"),
+            Self::Shed(_) => f.write_str("the batcher was full and a later item took the place"),
+            Self::TooHeavy(_) => f.write_str("the item is heavier than a batch may be"),
             Self::Panicked(message) => write!(f, "the handler panicked: {message}"),
             Self::WrongResultCount { expected, got } => {
                 write!(f, "the handler returned {got} results for {expected} items")
@@ -70,6 +83,8 @@ impl<T, E: fmt::Debug> fmt::Debug for SubmitError<T, E> {
             Self::Closed(_) => f.write_str("Closed(..)"),
             Self::DeadlineExceeded(_) => f.write_str("DeadlineExceeded(..)"),
             Self::Full(_) => f.write_str("Full(..)"),
+            Self::Shed(_) => f.write_str("Shed(..)"),
+            Self::TooHeavy(_) => f.write_str("TooHeavy(..)"),
             Self::Panicked(message) => f.debug_tuple("Panicked").field(message).finish(),
             Self::WrongResultCount { expected, got } => f
                 .debug_struct("WrongResultCount")
@@ -89,6 +104,16 @@ impl<T, E: Error + 'static> Error for SubmitError<T, E> {
     }
 }
 
+impl<T, E> From<Refused<T>> for SubmitError<T, E> {
+    fn from(refused: Refused<T>) -> Self {
+        match refused {
+            Refused::Closed(item) => Self::Closed(item),
+            Refused::Full(item) => Self::Full(item),
+            Refused::TooHeavy(item) => Self::TooHeavy(item),
+        }
+    }
+}
+
 /// Why [`try_submit`](crate::Batcher::try_submit) did not take an item.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -97,6 +122,8 @@ pub enum TrySubmitError<T> {
     Closed(T),
     /// As many items wait as it has capacity for.
     Full(T),
+    /// The item alone is heavier than a batch may be.
+    TooHeavy(T),
 }
 
 impl<T> TrySubmitError<T> {
@@ -104,7 +131,7 @@ impl<T> TrySubmitError<T> {
     #[must_use]
     pub fn into_inner(self) -> T {
         match self {
-            Self::Closed(item) | Self::Full(item) => item,
+            Self::Closed(item) | Self::Full(item) | Self::TooHeavy(item) => item,
         }
     }
 }
@@ -114,6 +141,7 @@ impl<T> fmt::Display for TrySubmitError<T> {
         f.write_str(match self {
             Self::Closed(_) => "the batcher is closed",
             Self::Full(_) => "the batcher is full",
+            Self::TooHeavy(_) => "the item is heavier than a batch may be",
         })
     }
 }
@@ -124,6 +152,7 @@ impl<T> fmt::Debug for TrySubmitError<T> {
         f.write_str(match self {
             Self::Closed(_) => "Closed(..)",
             Self::Full(_) => "Full(..)",
+            Self::TooHeavy(_) => "TooHeavy(..)",
         })
     }
 }
@@ -143,6 +172,8 @@ mod tests {
             Refused::Closed(1),
             Refused::DeadlineExceeded(1),
             Refused::Full(1),
+            Refused::Shed(1),
+            Refused::TooHeavy(1),
             Refused::Panicked("oh".into()),
             Refused::WrongResultCount {
                 expected: 2,

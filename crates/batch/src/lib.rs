@@ -62,24 +62,30 @@
 
 #![forbid(unsafe_code)]
 
+mod after;
+mod announce;
 mod batcher;
 mod builder;
 mod cell;
 mod chunks;
 mod engine;
 mod error;
+mod isolate;
 mod parallel;
 mod park;
 mod settings;
+mod slab;
 mod stats;
 mod submit;
+mod sync;
 #[cfg(feature = "tokio")]
 mod tasks;
 mod watch;
 mod workers;
 
-pub use overdrive_core::{Clock, ConfigError, Deadline, DrainReport, Health};
+pub use overdrive_core::{Clock, ConfigError, Deadline, DrainReport, Health, Priority};
 
+pub use crate::announce::Announced;
 pub use crate::batcher::Batcher;
 pub use crate::builder::{BatcherBuilder, MAX_CAPACITY, MAX_MAX_SIZE, MAX_MAX_WAIT, MAX_WORKERS};
 pub use crate::chunks::chunks_by_params;

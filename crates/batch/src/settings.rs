@@ -12,6 +12,17 @@ use std::time::Duration;
 )]
 #[non_exhaustive]
 pub enum Gather {
+    /// As [`Tick`](Self::Tick), and then, if items come so fast that the batch is expected to
+    /// double in half of the time that the handler takes, after that time: at most
+    /// [`max_wait`](crate::BatcherBuilder::max_wait) from its first item.
+    ///
+    /// Goes by moving averages, for which it reads the clock a few times a batch. Costs an item at
+    /// most half of its handler's time, and only where that halves the number of calls. Timers of
+    /// tokio are exact to a millisecond, so with `build` it suits handlers that take several.
+    Adaptive,
+    /// Once no [announced](crate::Batcher::announce) item is outstanding, or the batch's first item
+    /// is [`max_wait`](crate::BatcherBuilder::max_wait) old. Where nothing is announced, at once.
+    Announced,
     /// At once.
     ///
     /// tokio runs a task that was just woken before those that wait already. So the first of many
@@ -26,8 +37,7 @@ pub enum Gather {
     #[default]
     Tick,
     /// Once it has that many items, or its first item is
-    /// [`max_wait`](crate::BatcherBuilder::max_wait) old. This is the only one that makes an item
-    /// wait while a worker is free.
+    /// [`max_wait`](crate::BatcherBuilder::max_wait) old, though a worker is free.
     Linger {
         /// From 1 to `max_size`.
         min_size: usize,
@@ -48,6 +58,17 @@ pub enum Overload {
     Wait,
     /// Refuses, with the item.
     Reject,
+    /// Gives up on the item that has waited longest among the least urgent, whose submitter gets
+    /// [`Shed`](crate::SubmitError::Shed) with it: for callers whom a late result does not help.
+    /// Refuses where all that wait are more urgent.
+    ShedOldest,
+}
+
+impl Gather {
+    /// Whether it matters when items came.
+    pub(crate) fn wants_ages(self) -> bool {
+        matches!(self, Self::Adaptive | Self::Announced | Self::Linger { .. })
+    }
 }
 
 /// The numbers of a batcher, apart from its handler. With the feature `serde` it can be read from

@@ -6,7 +6,7 @@
 /// Each item handed in is in exactly one place, so at any time
 ///
 /// - `submitted = waiting + queued + running + completed + failed + cancelled + expired +
-///   abandoned + rejected`
+///   shed + abandoned + rejected`
 /// - `batches = closed_full + closed_idle + closed_linger + closed_flush + closed_at_end`
 ///
 /// What a submitter gets to know has been counted by then.
@@ -29,6 +29,8 @@ pub struct BatchStats {
     pub cancelled: u64,
     /// Items whose deadline passed before their batch was closed.
     pub expired: u64,
+    /// Items that gave way to later ones, by [`Overload::ShedOldest`](crate::Overload::ShedOldest).
+    pub shed: u64,
     /// Items that the batcher ended before.
     pub abandoned: u64,
     /// Items refused because the batcher was full or closed.
@@ -61,6 +63,13 @@ pub(crate) enum Reason {
 }
 
 impl BatchStats {
+    /// How many items there are in all places together.
+    pub(crate) fn accounted(&self) -> u64 {
+        let over = self.completed + self.failed + self.cancelled + self.expired;
+        let unrun = self.shed + self.abandoned + self.rejected;
+        (self.waiting + self.queued + self.running) as u64 + over + unrun
+    }
+
     pub(crate) fn batch_closed(&mut self, reason: Reason, size: usize) {
         self.batches += 1;
         self.largest_batch = self.largest_batch.max(size);

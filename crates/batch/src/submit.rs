@@ -4,16 +4,15 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use overdrive_core::Deadline;
 use overdrive_core::unwind::survive;
+use overdrive_core::{Deadline, Priority};
 
 use crate::batcher::Batcher;
-use crate::engine::{Placed, Refused, Shared};
+use crate::engine::{Placed, Shared, Terms};
 use crate::error::SubmitError;
-use crate::settings::Overload;
 use crate::workers;
 
 /// The future of [`Batcher::submit`]: the item's own result.
@@ -28,7 +27,7 @@ use crate::workers;
 #[must_use = "futures do nothing unless polled"]
 pub struct Submit<'a, T, R, E> {
     batcher: &'a Batcher<T, R, E>,
-    submission: Submission<T, R, E>,
+    submission: Submission<T, E>,
 }
 
 /// The future of [`Batcher::submit_owned`]: as [`Submit`], with a handle of the batcher.
@@ -38,7 +37,7 @@ pub struct Submit<'a, T, R, E> {
 #[must_use = "futures do nothing unless polled"]
 pub struct SubmitOwned<T, R, E> {
     // First, so that the item is withdrawn before what may be the last handle goes.
-    submission: Submission<T, R, E>,
+    submission: Submission<T, E>,
     batcher: Batcher<T, R, E>,
 }
 
@@ -49,7 +48,7 @@ pub struct SubmitOwned<T, R, E> {
 #[must_use = "futures do nothing unless polled"]
 pub struct SubmitAll<'a, T, R, E> {
     batcher: &'a Batcher<T, R, E>,
-    open: Vec<Submission<T, R, E>>,
+    open: Vec<Submission<T, E>>,
     /// As many as have ended; always the first ones. None once they are given out.
     ended: Option<Vec<Result<R, SubmitError<T, E>>>>,
 }
@@ -64,60 +63,81 @@ pub struct SubmitAll<'a, T, R, E> {
 #[must_use = "dropping a ticket withdraws the item; `detach` does not"]
 pub struct Ticket<T, R, E> {
     shared: Arc<Shared<T, R, E>>,
-    placed: Option<Placed<T, R, E>>,
+    placed: Option<Placed>,
 }
 
 /// An item on its way. Whoever owns it has to call `withdraw` at its end.
-struct Submission<T, R, E> {
+struct Submission<T, E> {
     deadline: Deadline,
-    stage: Stage<T, R, E>,
+    priority: Priority,
+    /// Whether it has been announced and not yet come.
+    announced: bool,
+    stage: Stage<T, E>,
 }
 
-enum Stage<T, R, E> {
+enum Stage<T, E> {
     Unsubmitted(T),
-    Placed(Placed<T, R, E>),
+    Placed(Placed),
     Refused(SubmitError<T, E>),
     Over,
 }
 
-impl<T, R, E> Submission<T, R, E> {
+impl<T, E> Submission<T, E> {
     fn new(item: T) -> Self {
         Self {
             deadline: Deadline::NEVER,
+            priority: Priority::Normal,
+            announced: false,
             stage: Stage::Unsubmitted(item),
         }
     }
 
-    /// Submits the item, if it has not been.
-    fn place(&mut self, shared: &Shared<T, R, E>) {
+    /// Submits the item, if it has not been; whether it has just been.
+    fn place<R>(&mut self, shared: &Shared<T, R, E>, waker: Option<&Waker>) -> bool {
         let item = match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Unsubmitted(item) => item,
             other => {
                 self.stage = other;
-                return;
+                return false;
             }
         };
         if self.has_expired(shared) {
             shared.came_late();
             self.stage = Stage::Refused(SubmitError::DeadlineExceeded(item));
-            return;
+            self.come(shared);
+            return false;
         }
-        let must_fit = shared.rules.overload == Overload::Reject;
-        self.stage = match shared.place(item, self.deadline, must_fit) {
-            Ok(placed) => Stage::Placed(placed),
-            Err(Refused::Closed(item)) => Stage::Refused(SubmitError::Closed(item)),
-            Err(Refused::Full(item)) => Stage::Refused(SubmitError::Full(item)),
+        let terms = Terms {
+            deadline: self.deadline,
+            priority: self.priority,
+            must_fit: false,
+            waker: waker.cloned(),
         };
+        self.stage = match shared.place(item, terms) {
+            Ok(placed) => Stage::Placed(placed),
+            Err(refused) => Stage::Refused(refused.into()),
+        };
+        self.come(shared);
+        matches!(self.stage, Stage::Placed(_))
     }
 
-    fn poll(
+    /// Is not waited for any more, if it was announced.
+    fn come<R>(&mut self, shared: &Shared<T, R, E>) {
+        if std::mem::take(&mut self.announced) {
+            shared.came();
+        }
+    }
+
+    fn poll<R>(
         &mut self,
         shared: &Shared<T, R, E>,
         cx: &Context<'_>,
     ) -> Poll<Result<R, SubmitError<T, E>>> {
-        self.place(shared);
-        if let Stage::Placed(placed) = &self.stage {
-            let mut poll = placed.cell.poll(cx);
+        if self.place(shared, Some(cx.waker())) {
+            return Poll::Pending;
+        }
+        if let Stage::Placed(placed) = self.stage {
+            let mut poll = shared.poll(placed, cx);
             if poll.is_pending() && self.has_expired(shared) {
                 if let Some(item) = shared.expire(placed) {
                     poll = Poll::Ready(Err(SubmitError::DeadlineExceeded(item)));
@@ -134,17 +154,26 @@ impl<T, R, E> Submission<T, R, E> {
         }
     }
 
-    fn has_expired(&self, shared: &Shared<T, R, E>) -> bool {
+    fn has_expired<R>(&self, shared: &Shared<T, R, E>) -> bool {
         self.deadline.has_passed_on(&*shared.rules.clock)
     }
 
-    fn left(deadline: Deadline, shared: &Shared<T, R, E>) -> Duration {
+    fn left<R>(deadline: Deadline, shared: &Shared<T, R, E>) -> Duration {
         deadline.remaining_on(&*shared.rules.clock)
     }
 
-    fn withdraw(&mut self, shared: &Shared<T, R, E>) {
+    #[inline]
+    fn withdraw<R>(&mut self, shared: &Shared<T, R, E>) {
+        if !matches!(self.stage, Stage::Over) {
+            self.withdraw_item(shared);
+        }
+    }
+
+    #[cold]
+    fn withdraw_item<R>(&mut self, shared: &Shared<T, R, E>) {
+        self.come(shared);
         if let Stage::Placed(placed) = std::mem::replace(&mut self.stage, Stage::Over) {
-            shared.cancel(&placed);
+            shared.withdraw(placed);
         }
     }
 }
@@ -155,6 +184,12 @@ impl<'a, T, R, E> Submit<'a, T, R, E> {
             batcher,
             submission: Submission::new(item),
         }
+    }
+
+    pub(crate) fn announced(batcher: &'a Batcher<T, R, E>, item: T) -> Self {
+        let mut submit = Self::new(batcher, item);
+        submit.submission.announced = true;
+        submit
     }
 
     /// Gives the item that long to get into a batch, by the batcher's clock. A
@@ -168,6 +203,14 @@ impl<'a, T, R, E> Submit<'a, T, R, E> {
     /// it withdraws the item. Once the batch is closed, the deadline means nothing.
     pub fn deadline(mut self, deadline: impl Into<Deadline>) -> Self {
         self.submission.deadline = deadline.into();
+        self
+    }
+
+    /// How urgent the item is. A free worker takes the most urgent items first, and fills its batch
+    /// up with others; one batch in eight begins with what has waited longest, so that nothing waits
+    /// for ever. Default [`Priority::Normal`].
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.submission.priority = priority;
         self
     }
 
@@ -197,7 +240,7 @@ impl<'a, T, R, E> Submit<'a, T, R, E> {
         let shared = self.batcher.shared();
         workers::may_block(shared);
         let deadline = self.submission.deadline;
-        let left = || Submission::<T, R, E>::left(deadline, shared);
+        let left = || Submission::<T, E>::left(deadline, shared);
         // After the deadline it is in a batch, or over.
         crate::park::block_on(&mut self, left)
             .unwrap_or_else(|| crate::park::block_on_forever(&mut self))
@@ -215,6 +258,12 @@ impl<T, R, E> SubmitOwned<T, R, E> {
     /// See [`Submit::deadline`].
     pub fn deadline(mut self, deadline: impl Into<Deadline>) -> Self {
         self.submission.deadline = deadline.into();
+        self
+    }
+
+    /// See [`Submit::priority`].
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.submission.priority = priority;
         self
     }
 }
@@ -240,6 +289,14 @@ impl<'a, T, R, E> SubmitAll<'a, T, R, E> {
         self
     }
 
+    /// See [`Submit::priority`]; the same for each item.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        for submission in &mut self.open {
+            submission.priority = priority;
+        }
+        self
+    }
+
     /// Waits for the results on this thread.
     ///
     /// # Panics
@@ -250,14 +307,14 @@ impl<'a, T, R, E> SubmitAll<'a, T, R, E> {
         workers::may_block(shared);
         let latest = self.open.iter().map(|one| one.deadline).max();
         let latest = latest.unwrap_or(Deadline::NEVER);
-        let left = || Submission::<T, R, E>::left(latest, shared);
+        let left = || Submission::<T, E>::left(latest, shared);
         crate::park::block_on(&mut self, left)
             .unwrap_or_else(|| crate::park::block_on_forever(&mut self))
     }
 }
 
 impl<T, R, E> Ticket<T, R, E> {
-    pub(crate) fn new(shared: Arc<Shared<T, R, E>>, placed: Placed<T, R, E>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared<T, R, E>>, placed: Placed) -> Self {
         Self {
             shared,
             placed: Some(placed),
@@ -280,7 +337,7 @@ impl<T, R, E> Ticket<T, R, E> {
     /// Leaves the item to be processed; its result will be dropped.
     pub fn detach(mut self) {
         if let Some(placed) = self.placed.take() {
-            drop(placed.cell.leave());
+            self.shared.detach(placed);
         }
     }
 }
@@ -323,7 +380,7 @@ impl<T, R, E> Future for SubmitAll<'_, T, R, E> {
         let ended = this.ended.as_mut().expect("polled after completion");
         if ended.is_empty() {
             for one in this.open.iter_mut().rev() {
-                one.place(shared);
+                one.place(shared, None);
             }
         }
         // One at a time: the others need wake nobody.
@@ -346,8 +403,8 @@ impl<T, R, E> Future for Ticket<T, R, E> {
     /// # Panics
     /// When polled after completion.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let placed = self.placed.as_ref().expect("polled after completion");
-        let poll = placed.cell.poll(cx);
+        let placed = self.placed.expect("polled after completion");
+        let poll = self.shared.poll(placed, cx);
         if poll.is_ready() {
             self.placed = None;
         }
@@ -381,7 +438,7 @@ impl<T, R, E> Drop for SubmitAll<'_, T, R, E> {
 impl<T, R, E> Drop for Ticket<T, R, E> {
     fn drop(&mut self) {
         if let Some(placed) = self.placed.take() {
-            self.shared.cancel(&placed);
+            self.shared.withdraw(placed);
         }
     }
 }

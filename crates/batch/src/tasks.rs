@@ -11,8 +11,10 @@ use overdrive_core::unwind::survive;
 use overdrive_core::{Clock, Timestamp};
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::engine::{Cause, Next};
-use crate::workers::{Place, panicked};
+use crate::after::After;
+use crate::engine::{Cause, Next, Verdict};
+use crate::isolate::Bisection;
+use crate::workers::{Handler, Place, panicked};
 
 /// The time of tokio, which a test can stop.
 #[derive(Debug)]
@@ -25,31 +27,58 @@ impl Clock for TokioClock {
 }
 
 /// What a worker task does until the batcher is closed and has nothing left.
-pub(crate) async fn work<T, R, E, F, Fut>(place: Place<T, R, E>, handler: Arc<F>)
-where
-    F: Fn(Vec<T>) -> Fut,
+pub(crate) async fn work<T, R, E, L, A, AFut, F, Fut>(
+    place: Place<T, R, E>,
+    handler: Arc<Handler<A, F>>,
+) where
+    A: Fn() -> AFut,
+    AFut: Future<Output = Result<L, E>>,
+    F: Fn(L, Vec<T>) -> Fut,
     Fut: Future<Output = Result<Vec<R>, E>>,
 {
-    while let Some(items) = next_batch(&place).await {
-        let size = items.len();
-        let verdict = run(&*handler, items).await;
-        place.shared.publish(place.worker, size, verdict);
+    let mut after = After::new();
+    let mut known = None;
+    loop {
+        let mut lease = Ok(None);
+        let mut next = step(&place, known.take(), false).await;
+        if matches!(next, Next::Lease) {
+            lease = caught(|| (handler.acquire)(), || ()).await.map(Some);
+            next = step(&place, None, true).await;
+        }
+        match next {
+            Next::Ended => return,
+            Next::Batch(items) => {
+                let verdict = match lease {
+                    Ok(lease) => run(&place, &*handler, lease, items).await,
+                    Err(cause) => Verdict::Failed(cause),
+                };
+                known = Some(place.shared.publish(place.worker, verdict, &mut after));
+            }
+            // All items were withdrawn while the lease was acquired.
+            Next::Lease | Next::Tick | Next::Park(_) => survive(|| drop(lease)),
+        }
     }
 }
 
-async fn next_batch<T, R, E>(place: &Place<T, R, E>) -> Option<Vec<T>> {
+/// The next step, which may be known. With a lease in hand it does not wait for items.
+async fn step<T, R, E>(
+    place: &Place<T, R, E>,
+    mut known: Option<Next<T>>,
+    leased: bool,
+) -> Next<T> {
     let mut timer: Option<Pin<Box<Sleep>>> = None;
     poll_fn(|cx| {
+        place.shared.enlist(place.worker, cx.waker());
         loop {
-            match place.shared.next(place.worker, cx.waker()) {
-                Next::Batch(items) => return Poll::Ready(Some(items)),
-                Next::Ended => return Poll::Ready(None),
+            let next = known.take();
+            match next.unwrap_or_else(|| place.shared.next(place.worker, leased)) {
                 Next::Tick => {
                     // Behind every task that is ready on this thread. tokio's own `yield_now`
                     // would wait for the drivers as well.
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
+                Next::Park(_) if leased => return Poll::Ready(Next::Park(Duration::ZERO)),
                 Next::Park(Duration::MAX) => return Poll::Pending,
                 Next::Park(limit) => {
                     let timer = timer.insert(Box::pin(sleep(limit)));
@@ -57,30 +86,87 @@ async fn next_batch<T, R, E>(place: &Place<T, R, E>) -> Option<Vec<T>> {
                         return Poll::Pending;
                     }
                 }
+                step => return Poll::Ready(step),
             }
         }
     })
     .await
 }
 
-/// Runs the handler; a panic in it, or in dropping its future, stays here.
-async fn run<T, R, E, Fut>(
-    handler: &impl Fn(Vec<T>) -> Fut,
+/// Runs a batch: in parts, if it fails and its items are to be told apart.
+async fn run<T, R, E, L, A, AFut, F, Fut>(
+    place: &Place<T, R, E>,
+    handler: &Handler<A, F>,
+    mut lease: Option<L>,
+    items: Vec<T>,
+) -> Verdict<R, E>
+where
+    A: Fn() -> AFut,
+    AFut: Future<Output = Result<L, E>>,
+    F: Fn(L, Vec<T>) -> Fut,
+    Fut: Future<Output = Result<Vec<R>, E>>,
+{
+    let Some(rule) = &place.shared.rules.isolate else {
+        return attempt(place, handler, lease, items).await.into();
+    };
+    let mut bisection = Bisection::new(rule, items);
+    while let Some(part) = bisection.next() {
+        let returned = match bisection.copies(part) {
+            Ok(items) => attempt(place, handler, lease.take(), items).await,
+            Err(cause) => Err(cause),
+        };
+        bisection.record(returned);
+    }
+    bisection.verdict()
+}
+
+/// One call of the handler, with a lease of its own unless there is one.
+async fn attempt<T, R, E, L, A, AFut, F, Fut>(
+    place: &Place<T, R, E>,
+    handler: &Handler<A, F>,
+    lease: Option<L>,
     items: Vec<T>,
 ) -> Result<Vec<R>, Cause<E>>
 where
+    A: Fn() -> AFut,
+    AFut: Future<Output = Result<L, E>>,
+    F: Fn(L, Vec<T>) -> Fut,
     Fut: Future<Output = Result<Vec<R>, E>>,
 {
-    let future = match catch_unwind(AssertUnwindSafe(|| handler(items))) {
+    let suspended = || place.shared.suspended(place.worker);
+    let lease = match lease {
+        Some(lease) => lease,
+        None => caught(|| (handler.acquire)(), suspended).await?,
+    };
+    caught(|| (handler.call)(lease, items), suspended).await
+}
+
+/// Awaits what the user's code makes; a panic in it, or in dropping its future, stays here. Says
+/// when it is first `pending`.
+async fn caught<O, E, Fut>(
+    make: impl FnOnce() -> Fut,
+    pending: impl FnOnce(),
+) -> Result<O, Cause<E>>
+where
+    Fut: Future<Output = Result<O, E>>,
+{
+    let future = match catch_unwind(AssertUnwindSafe(make)) {
         Ok(future) => future,
         Err(payload) => return Err(panicked(payload)),
     };
     // None once it has ended: so it is dropped here, where a panic is caught.
     let mut place = pin!(Some(future));
+    let mut pending = Some(pending);
     let ended = poll_fn(|cx| {
         let future = place.as_mut().as_pin_mut().expect("it has not ended");
         match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
-            Ok(poll) => poll.map(Ok),
+            Ok(Poll::Ready(ended)) => Poll::Ready(Ok(ended)),
+            Ok(Poll::Pending) => {
+                if let Some(pending) = pending.take() {
+                    pending();
+                }
+                Poll::Pending
+            }
             Err(payload) => Poll::Ready(Err(payload)),
         }
     })

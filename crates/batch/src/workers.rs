@@ -7,9 +7,11 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 
 use overdrive_core::park::Parker;
-use overdrive_core::unwind::drop_payload;
+use overdrive_core::unwind::{drop_payload, survive};
 
-use crate::engine::{Cause, Next, Shared};
+use crate::after::After;
+use crate::engine::{Cause, Next, Shared, Verdict};
+use crate::isolate::Bisection;
 
 thread_local! {
     /// The address of the batcher that this thread works for.
@@ -37,6 +39,12 @@ pub(crate) fn may_block<T, R, E>(shared: &Arc<Shared<T, R, E>>) {
     }
 }
 
+/// What runs batches: the way to what a batch needs, and what then runs it.
+pub(crate) struct Handler<A, F> {
+    pub(crate) acquire: A,
+    pub(crate) call: F,
+}
+
 /// A worker's place in the batcher. Left in whatever way the worker ends.
 pub(crate) struct Place<T, R, E> {
     pub(crate) shared: Arc<Shared<T, R, E>>,
@@ -50,15 +58,16 @@ impl<T, R, E> Drop for Place<T, R, E> {
 }
 
 /// Starts a worker thread, which ends when the batcher is closed and has nothing left.
-pub(crate) fn spawn_thread<T, R, E, F>(
+pub(crate) fn spawn_thread<T, R, E, L, A, F>(
     place: Place<T, R, E>,
-    handler: Arc<F>,
+    handler: Arc<Handler<A, F>>,
 ) -> std::io::Result<JoinHandle<()>>
 where
     T: Send + 'static,
     R: Send + 'static,
     E: Send + Sync + 'static,
-    F: Fn(Vec<T>) -> Result<Vec<R>, E> + Send + Sync + 'static,
+    A: Fn() -> Result<L, E> + Send + Sync + 'static,
+    F: Fn(L, Vec<T>) -> Result<Vec<R>, E> + Send + Sync + 'static,
 {
     let name = format!("overdrive-batch-{}", place.worker);
     thread::Builder::new()
@@ -76,24 +85,87 @@ pub(crate) fn join(threads: Vec<JoinHandle<()>>) {
     }
 }
 
-fn work<T, R, E>(place: &Place<T, R, E>, handler: &impl Fn(Vec<T>) -> Result<Vec<R>, E>) {
+fn work<T, R, E, L, A, F>(place: &Place<T, R, E>, handler: &Handler<A, F>)
+where
+    A: Fn() -> Result<L, E>,
+    F: Fn(L, Vec<T>) -> Result<Vec<R>, E>,
+{
     let Place { shared, worker } = place;
     EMPLOYER.set(address(shared));
     let (parker, waker) = Parker::new();
+    shared.enlist(*worker, &waker);
+    let mut after = After::new();
+    let mut lease = Ok(None);
+    let mut next = shared.next(*worker, false);
     loop {
-        match shared.next(*worker, &waker) {
+        let leased = !matches!(lease, Ok(None));
+        match next {
             Next::Batch(items) => {
-                let size = items.len();
-                let verdict = match catch_unwind(AssertUnwindSafe(|| handler(items))) {
-                    Ok(returned) => returned.map_err(|error| Cause::Batch(Arc::new(error))),
-                    Err(payload) => Err(panicked(payload)),
+                let verdict = match std::mem::replace(&mut lease, Ok(None)) {
+                    Ok(lease) => run(shared, handler, lease, items),
+                    Err(cause) => Verdict::Failed(cause),
                 };
-                shared.publish(*worker, size, verdict);
+                next = shared.publish(*worker, verdict, &mut after);
+                continue;
             }
+            Next::Lease => lease = caught(|| (handler.acquire)()).map(Some),
             Next::Tick => thread::yield_now(),
+            // All items were withdrawn while the lease was acquired.
+            Next::Park(_) if leased => {
+                let unused = std::mem::replace(&mut lease, Ok(None));
+                survive(|| drop(unused));
+            }
             Next::Park(limit) => parker.park(limit),
             Next::Ended => return,
         }
+        next = shared.next(*worker, !matches!(lease, Ok(None)));
+    }
+}
+
+/// Runs a batch: in parts, if it fails and its items are to be told apart.
+fn run<T, R, E, L, A, F>(
+    shared: &Shared<T, R, E>,
+    handler: &Handler<A, F>,
+    mut lease: Option<L>,
+    items: Vec<T>,
+) -> Verdict<R, E>
+where
+    A: Fn() -> Result<L, E>,
+    F: Fn(L, Vec<T>) -> Result<Vec<R>, E>,
+{
+    let Some(rule) = &shared.rules.isolate else {
+        return attempt(handler, lease, items).into();
+    };
+    let mut bisection = Bisection::new(rule, items);
+    while let Some(part) = bisection.next() {
+        let copies = bisection.copies(part);
+        let returned = copies.and_then(|items| attempt(handler, lease.take(), items));
+        bisection.record(returned);
+    }
+    bisection.verdict()
+}
+
+/// One call of the handler, with a lease of its own unless there is one.
+fn attempt<T, R, E, L, A, F>(
+    handler: &Handler<A, F>,
+    lease: Option<L>,
+    items: Vec<T>,
+) -> Result<Vec<R>, Cause<E>>
+where
+    A: Fn() -> Result<L, E>,
+    F: Fn(L, Vec<T>) -> Result<Vec<R>, E>,
+{
+    let lease = match lease {
+        Some(lease) => lease,
+        None => caught(|| (handler.acquire)())?,
+    };
+    caught(|| (handler.call)(lease, items))
+}
+
+fn caught<O, E>(call: impl FnOnce() -> Result<O, E>) -> Result<O, Cause<E>> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(returned) => returned.map_err(|error| Cause::Batch(Arc::new(error))),
+        Err(payload) => Err(panicked(payload)),
     }
 }
 

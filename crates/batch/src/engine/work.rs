@@ -6,92 +6,148 @@ use std::time::Duration;
 use overdrive_core::unwind::survive;
 use overdrive_core::{Deadline, Timestamp};
 
-use super::{After, Cause, Next, Running, Shared, State};
+use super::queue::Batch;
+use super::{Cause, Next, Outcome, Shared, State};
+use crate::after::{After, drop_each};
 use crate::error::SubmitError;
 use crate::settings::Gather;
 use crate::stats::Reason;
+use crate::sync::Ordering;
+
+/// After so many batches of one item in a row, only one in so many is preceded by a tick.
+const LONE: u32 = 16;
+
+/// What became of a batch.
+pub(crate) enum Verdict<R, E> {
+    /// As many as there were items.
+    Results(Vec<R>),
+    Failed(Cause<E>),
+    /// To each item its own; as many as there were.
+    Each(Vec<Result<R, Cause<E>>>),
+}
+
+impl<R, E> From<Result<Vec<R>, Cause<E>>> for Verdict<R, E> {
+    fn from(returned: Result<Vec<R>, Cause<E>>) -> Self {
+        match returned {
+            Ok(results) => Self::Results(results),
+            Err(cause) => Self::Failed(cause),
+        }
+    }
+}
+
+/// Why there is no batch yet: a tick first, or so long.
+enum Unripe {
+    Tick,
+    For(Duration),
+}
 
 impl<T, R, E> Shared<T, R, E> {
-    /// What `worker`, which is free, is to do. It is woken by `waker`.
-    pub(crate) fn next(&self, worker: usize, waker: &Waker) -> Next<T> {
-        let now = self.time();
-        let waker = waker.clone();
-        self.with(|state, after| {
-            state.parked[worker] = None;
-            loop {
-                if state.queue.is_empty() {
-                    if state.gatherer == Some(worker) {
-                        state.gatherer = None;
-                        state.ticked = false;
-                    }
-                    if state.closed {
-                        return Next::Ended;
-                    }
-                    state.parked[worker] = Some(waker);
-                    return Next::Park(Duration::MAX);
-                }
-                if *state.gatherer.get_or_insert(worker) != worker {
-                    state.parked[worker] = Some(waker);
-                    return Next::Park(Duration::MAX);
-                }
-                let reason = match self.ripe(state, now) {
-                    Ok(reason) => reason,
-                    Err(None) => {
-                        state.ticked = true;
-                        return Next::Tick;
-                    }
-                    Err(Some(left)) => {
-                        state.parked[worker] = Some(waker);
-                        return Next::Park(left);
-                    }
-                };
-                let batch = self.take(state, worker, now, after);
-                if !batch.is_empty() {
-                    state.counts.batch_closed(reason, batch.len());
-                    state.hand_over(after);
-                    return Next::Batch(batch);
-                }
-            }
-        })
+    /// `worker` begins, and is woken by `waker` from now on.
+    pub(crate) fn enlist(&self, worker: usize, waker: &Waker) {
+        self.wakers[worker].get_or_init(|| waker.clone());
     }
 
-    /// A clock that panics shows nothing: then nothing is too late, and nothing is lingered over.
+    /// What `worker`, which is free, is to do. `leased` says that it has acquired what the handler
+    /// runs with.
+    pub(crate) fn next(&self, worker: usize, leased: bool) -> Next<T> {
+        let now = self.time();
+        self.with(|state, after| self.decide(state, worker, leased, now, after))
+    }
+
+    fn decide(
+        &self,
+        state: &mut State<T, R, E>,
+        worker: usize,
+        leased: bool,
+        now: Option<Timestamp>,
+        after: &mut After<T, R, E>,
+    ) -> Next<T> {
+        state.parked[worker] = false;
+        loop {
+            if state.queue.is_empty() {
+                state.resign(worker);
+                if state.closed {
+                    return Next::Ended;
+                }
+                state.parked[worker] = true;
+                return Next::Park(Duration::MAX);
+            }
+            let free = state.gatherer.is_none() && state.may_begin(&self.rules);
+            if state.gatherer != Some(worker) && !free {
+                state.parked[worker] = true;
+                return Next::Park(Duration::MAX);
+            }
+            state.gatherer = Some(worker);
+            let reason = match self.ripe(state, now) {
+                Ok(reason) => reason,
+                Err(_) if leased => Reason::Idle,
+                Err(Unripe::Tick) => {
+                    state.ticked = true;
+                    return Next::Tick;
+                }
+                Err(Unripe::For(left)) => {
+                    state.parked[worker] = true;
+                    return Next::Park(left);
+                }
+            };
+            if self.rules.leases && !leased {
+                return Next::Lease;
+            }
+            let batch = self.take(state, worker, now, after);
+            if !batch.is_empty() {
+                state.lone = if batch.len() == 1 {
+                    state.lone.wrapping_add(1)
+                } else {
+                    0
+                };
+                state.counts.batch_closed(reason, batch.len());
+                state.hand_over(&self.rules, after);
+                return Next::Batch(batch);
+            }
+        }
+    }
+
+    /// The time, where it matters. A clock that panics shows nothing: then nothing is too late, and
+    /// nothing is lingered over.
     fn time(&self) -> Option<Timestamp> {
         let mut now = None;
-        survive(|| now = Some(self.rules.clock.now()));
+        if self.rules.gather.wants_ages() || self.deadlines.load(Ordering::Relaxed) {
+            survive(|| now = Some(self.rules.clock.now()));
+        }
         now
     }
 
-    /// Why the batch at the front is to be closed, or how long to wait: a tick, or so long.
-    fn ripe(
-        &self,
-        state: &State<T, R, E>,
-        now: Option<Timestamp>,
-    ) -> Result<Reason, Option<Duration>> {
-        let first = &state.queue[0];
-        if state.queue.len() >= self.rules.max_size {
+    /// Why the batch at the front is to be taken, or why not yet.
+    fn ripe(&self, state: &State<T, R, E>, now: Option<Timestamp>) -> Result<Reason, Unripe> {
+        let live = state.queue.live();
+        if live >= self.rules.max_size {
             return Ok(Reason::Full);
         }
         if state.closed {
             return Ok(Reason::AtEnd);
         }
-        if first.seq < state.flush_mark {
+        if state.queue.oldest() < Some(state.flush_mark) {
             return Ok(Reason::Flush);
         }
-        match self.rules.gather {
-            Gather::Immediate => Ok(Reason::Idle),
-            Gather::Tick if state.ticked => Ok(Reason::Idle),
-            Gather::Tick => Err(None),
-            Gather::Linger { min_size } if state.queue.len() >= min_size => Ok(Reason::Idle),
-            Gather::Linger { .. } => {
-                let end = first.at.saturating_add(self.rules.max_wait);
-                let left = end.saturating_since(now.unwrap_or(end));
-                if left.is_zero() {
-                    Ok(Reason::Linger)
-                } else {
-                    Err(Some(left))
-                }
+        let max_wait = self.rules.max_wait;
+        let linger = match self.rules.gather {
+            Gather::Immediate => return Ok(Reason::Idle),
+            Gather::Tick | Gather::Adaptive if !state.ticked && state.ticks() => {
+                return Err(Unripe::Tick);
             }
+            Gather::Tick => return Ok(Reason::Idle),
+            Gather::Adaptive => state.pace.linger(live, max_wait),
+            Gather::Announced if state.announced > 0 => max_wait,
+            Gather::Linger { min_size } if live < min_size => max_wait,
+            Gather::Announced | Gather::Linger { .. } => Duration::ZERO,
+        };
+        if linger.is_zero() {
+            return Ok(Reason::Idle);
+        }
+        let end = state.queue.since().saturating_add(linger);
+        match end.saturating_since(now.unwrap_or(end)) {
+            Duration::ZERO => Ok(Reason::Linger),
+            left => Err(Unripe::For(left)),
         }
     }
 
@@ -103,95 +159,182 @@ impl<T, R, E> Shared<T, R, E> {
         now: Option<Timestamp>,
         after: &mut After<T, R, E>,
     ) -> Vec<T> {
-        state.gatherer = None;
-        state.ticked = false;
-        let size = state.queue.len().min(self.rules.max_size);
-        let (mut items, mut cells) = (Vec::with_capacity(size), Vec::with_capacity(size));
-        let mut first = None;
-        while items.len() < self.rules.max_size {
-            let Some(entry) = state.queue.pop_front() else {
-                break;
-            };
-            let deadline = entry.deadline;
-            if deadline != Deadline::NEVER && now.is_some_and(|now| deadline.moment() <= now) {
-                state.counts.expired += 1;
-                let late = Err(SubmitError::DeadlineExceeded(entry.item));
-                after.finish(&entry.cell, late);
+        state.resign(worker);
+        let bounds = self.bounds();
+        let mut items = Vec::new();
+        let mut weight = 0_usize;
+        while let Some(mut batch) = if items.is_empty() {
+            state.queue.pop()
+        } else {
+            state.queue.pop_fitting(items.len(), weight, bounds)
+        } {
+            if let Some(now) = now {
+                let late =
+                    |deadline: Deadline| deadline != Deadline::NEVER && deadline.moment() <= now;
+                let error = |item| Err(SubmitError::DeadlineExceeded(item));
+                let expired = batch
+                    .slots
+                    .end_where(|entry| late(entry.deadline), error, after);
+                batch.live -= expired;
+                state.counts.expired += expired as u64;
+            }
+            if batch.live == 0 {
+                self.retire(state, Some(batch));
                 continue;
             }
-            first.get_or_insert(entry.seq);
-            items.push(entry.item);
-            cells.push(entry.cell);
+            items.reserve(batch.live);
+            for slot in &mut batch.slots.list {
+                items.extend(slot.take());
+            }
+            weight = weight.saturating_add(batch.weight);
+            state.desks[worker].batches.push(batch);
         }
-        state.running[worker] = first.map(|first| Running { first, cells });
+        if !items.is_empty() {
+            if let (Gather::Adaptive, Some(now)) = (self.rules.gather, now) {
+                state.pace.taken(items.len(), now);
+            }
+            state.computing += 1;
+            let desk = &mut state.desks[worker];
+            desk.computing = true;
+            desk.size = items.len();
+            desk.since = now.unwrap_or(Timestamp::ZERO);
+        }
         state.settle(after);
         items
     }
 
-    /// Gives each submitter of the worker's batch its own.
-    pub(crate) fn publish(&self, worker: usize, size: usize, verdict: Result<Vec<R>, Cause<E>>) {
-        let (verdict, surplus) = match verdict {
-            Ok(results) if results.len() != size => {
-                let (expected, got) = (size, results.len());
-                (Err(Cause::WrongResultCount { expected, got }), results)
-            }
-            verdict => (verdict, Vec::new()),
-        };
-        let left_over = self.with(|state, after| {
-            let Some(running) = state.running[worker].take() else {
-                // It was abandoned meanwhile.
-                return Some(verdict);
-            };
-            let left_over = match verdict {
-                Ok(results) => {
-                    state.counts.completed += size as u64;
-                    for (cell, result) in running.cells.iter().zip(results) {
-                        after.finish(cell, Ok(result));
-                    }
-                    None
-                }
-                Err(cause) => {
-                    state.counts.failed += size as u64;
-                    for cell in &running.cells {
-                        after.finish(cell, Err(cause.error()));
-                    }
-                    Some(Err(cause))
-                }
-            };
-            state.settle(after);
-            left_over
+    /// The worker's handler waits for something: a further batch may run beside it.
+    pub(crate) fn suspended(&self, worker: usize) {
+        self.with(|state, after| {
+            state.suspend(worker);
+            state.hand_over(&self.rules, after);
         });
-        drop_each(surplus);
-        match left_over {
-            Some(Ok(results)) => drop_each(results),
-            left_over => survive(|| drop(left_over)),
+    }
+
+    /// Gives each submitter of the worker's batch its own; what the worker is to do next.
+    pub(crate) fn publish(
+        &self,
+        worker: usize,
+        verdict: Verdict<R, E>,
+        after: &mut After<T, R, E>,
+    ) -> Next<T> {
+        let now = self.time();
+        let mut state = self.lock();
+        state.suspend(worker);
+        let left_over = self.hand_out(&mut state, worker, verdict, now, after);
+        state.settle(after);
+        let next = self.decide(&mut state, worker, false, now, after);
+        drop(state);
+        after.run(&self.wakers);
+        discard(left_over);
+        next
+    }
+
+    /// Ends the worker's batch; what is left of the verdict is to be dropped.
+    fn hand_out(
+        &self,
+        state: &mut State<T, R, E>,
+        worker: usize,
+        verdict: Verdict<R, E>,
+        now: Option<Timestamp>,
+        after: &mut After<T, R, E>,
+    ) -> Verdict<R, E> {
+        let desk = &mut state.desks[worker];
+        let size = std::mem::take(&mut desk.size);
+        if size == 0 {
+            // It was abandoned meanwhile.
+            return verdict;
         }
+        if let (Gather::Adaptive, Some(now)) = (self.rules.gather, now) {
+            state.pace.ran(now.saturating_since(desk.since));
+        }
+        let mut batches = std::mem::take(&mut desk.batches);
+        let (completed, left_over) = match verdict {
+            Verdict::Results(results) if results.len() == size => {
+                finish(&mut batches, results.into_iter().map(Ok), after);
+                (size, Verdict::Each(Vec::new()))
+            }
+            Verdict::Results(results) => {
+                let (expected, got) = (size, results.len());
+                let cause = Cause::WrongResultCount { expected, got };
+                finish(&mut batches, repeated(&cause), after);
+                (0, Verdict::Results(results))
+            }
+            Verdict::Failed(cause) => {
+                finish(&mut batches, repeated(&cause), after);
+                (0, Verdict::Failed(cause))
+            }
+            Verdict::Each(each) => {
+                let completed = each.iter().filter(|one| one.is_ok()).count();
+                let each = each.into_iter().map(|one| one.map_err(Cause::error));
+                finish(&mut batches, each, after);
+                (completed, Verdict::Each(Vec::new()))
+            }
+        };
+        state.counts.completed += completed as u64;
+        state.counts.failed += (size - completed) as u64;
+        for batch in batches.drain(..) {
+            self.retire(state, Some(batch));
+        }
+        state.desks[worker].batches = batches;
+        left_over
     }
 
     /// The worker has ended, or was dropped by its runtime.
     pub(crate) fn worker_gone(&self, worker: usize) {
         self.with(|state, after| {
-            state.parked[worker] = None;
-            state.abandon_running(worker, after);
+            state.parked[worker] = false;
+            self.abandon_running(state, worker, after);
             state.alive -= 1;
-            if state.gatherer == Some(worker) {
-                state.gatherer = None;
-                state.ticked = false;
-            }
+            state.resign(worker);
             if state.alive == 0 {
-                state.close(self.rules.capacity, after);
-                state.abandon_queue(after);
+                self.close_state(state, after);
+                self.abandon_queue(state, after);
             } else {
-                state.hand_over(after);
+                state.hand_over(&self.rules, after);
             }
             state.settle(after);
         });
     }
 }
 
-/// As one, they would end the process if the destructors of two panicked.
-fn drop_each<R>(results: Vec<R>) {
-    for result in results {
-        survive(|| drop(result));
+impl<T, R, E> State<T, R, E> {
+    /// Whether the next batch is worth a tick. After many that it has not made larger, a lone
+    /// submitter is spared it, but for one batch in so many that shows whether that still holds.
+    fn ticks(&self) -> bool {
+        self.lone < LONE || self.lone % LONE == 0
+    }
+
+    /// The worker is no longer the gatherer, if it was.
+    fn resign(&mut self, worker: usize) {
+        if self.gatherer == Some(worker) {
+            self.gatherer = None;
+            self.ticked = false;
+        }
+    }
+}
+
+/// Hands outcomes to the items of batches, in their order.
+fn finish<T, R, E>(
+    batches: &mut [Batch<T, R, E>],
+    mut outcomes: impl Iterator<Item = Outcome<T, R, E>>,
+    after: &mut After<T, R, E>,
+) {
+    for batch in batches {
+        batch.slots.finish(&mut outcomes, after);
+    }
+}
+
+/// That cause, for each item anew.
+fn repeated<T, R, E>(cause: &Cause<E>) -> impl Iterator<Item = Outcome<T, R, E>> {
+    std::iter::repeat_with(|| Err(cause.clone().error()))
+}
+
+/// Drops results that nobody gets.
+fn discard<R, E>(verdict: Verdict<R, E>) {
+    match verdict {
+        Verdict::Results(results) => drop_each(results),
+        Verdict::Failed(cause) => survive(|| drop(cause)),
+        Verdict::Each(each) => drop_each(each),
     }
 }

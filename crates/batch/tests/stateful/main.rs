@@ -3,7 +3,8 @@
 //! The handler stands still until the test says how it returns, so that the specification knows
 //! after each operation which items are where. The seeds are fixed. `OVERDRIVE_DEEP=1` runs more.
 
-use std::collections::VecDeque;
+mod line;
+
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -14,11 +15,14 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use overdrive_batch::{
-    Batcher, BatcherBuilder, Deadline, Flush, Gather, Overload, SubmitError, SubmitOwned, Ticket,
+    Batcher, BatcherBuilder, Deadline, Flush, Gather, Overload, Priority, SubmitError, SubmitOwned,
+    Ticket, TrySubmitError,
 };
 use overdrive_core::clock::ManualClock;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+
+use crate::line::{Line, Queued};
 
 #[derive(Clone, Copy, Debug)]
 enum How {
@@ -34,11 +38,12 @@ enum Op {
     Advance(u64),
     Cancel(usize),
     Close,
+    Detach(usize),
     Flush,
     Poll(usize),
     Return(usize, How),
-    Submit(Option<u64>),
-    TrySubmit,
+    Submit(Option<u64>, Priority, usize),
+    TrySubmit(usize),
     GiveUp,
 }
 
@@ -49,7 +54,11 @@ struct Shape {
     room: usize,
     gather: Gather,
     overload: Overload,
+    max_weight: usize,
 }
+
+/// No item weighs more.
+const HEAVIEST: usize = 5;
 
 fn op() -> impl Strategy<Value = Op> {
     let how = prop_oneof![
@@ -59,9 +68,16 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(How::Panic),
         1 => Just(How::Short),
     ];
+    let priority = prop_oneof![
+        6 => Just(Priority::Normal),
+        1 => Just(Priority::High),
+        1 => Just(Priority::Low),
+    ];
     prop_oneof![
-        20 => prop::option::weighted(0.3, 0..4_u64).prop_map(Op::Submit),
-        6 => Just(Op::TrySubmit),
+        20 => (prop::option::weighted(0.3, 0..4_u64), priority, 1..=HEAVIEST)
+            .prop_map(|(within, priority, weight)| Op::Submit(within, priority, weight)),
+        6 => (1..=HEAVIEST).prop_map(Op::TrySubmit),
+        4 => any::<usize>().prop_map(Op::Detach),
         8 => any::<usize>().prop_map(Op::Cancel),
         16 => (any::<usize>(), how).prop_map(|(which, how)| Op::Return(which, how)),
         4 => (1..3_u64).prop_map(Op::Advance),
@@ -74,31 +90,45 @@ fn op() -> impl Strategy<Value = Op> {
 
 fn shape() -> impl Strategy<Value = Shape> {
     let gather = (0..4_u8, any::<usize>());
-    let overload = prop_oneof![3 => Just(Overload::Wait), 1 => Just(Overload::Reject)];
-    (1..3_usize, 1..4_usize, 0..4_usize, gather, overload).prop_map(
-        |(workers, max_size, room, (gather, n), overload)| Shape {
-            workers,
-            max_size,
-            room,
-            gather: match gather {
-                0 => Gather::Immediate,
-                1 => Gather::Tick,
-                _ => Gather::Linger {
-                    min_size: 1 + n % max_size,
-                },
-            },
-            overload,
-        },
+    let overload = prop_oneof![
+        3 => Just(Overload::Wait),
+        1 => Just(Overload::Reject),
+        1 => Just(Overload::ShedOldest),
+    ];
+    let max_weight = prop_oneof![Just(usize::MAX), 1..12_usize];
+    (
+        1..3_usize,
+        1..4_usize,
+        0..4_usize,
+        gather,
+        overload,
+        max_weight,
     )
+        .prop_map(
+            |(workers, max_size, room, (gather, n), overload, max_weight)| Shape {
+                max_weight,
+                workers,
+                max_size,
+                room,
+                gather: match gather {
+                    0 => Gather::Immediate,
+                    1 => Gather::Tick,
+                    _ => Gather::Linger {
+                        min_size: 1 + n % max_size,
+                    },
+                },
+                overload,
+            },
+        )
 }
 
 /// An item that is counted while it lives.
-struct Item(u64, Arc<AtomicUsize>);
+struct Item(u64, Arc<AtomicUsize>, usize);
 
 impl Item {
-    fn new(id: u64, alive: &Arc<AtomicUsize>) -> Self {
+    fn new(id: u64, alive: &Arc<AtomicUsize>, weight: usize) -> Self {
         alive.fetch_add(1, Ordering::SeqCst);
-        Self(id, Arc::clone(alive))
+        Self(id, Arc::clone(alive), weight)
     }
 }
 
@@ -135,6 +165,8 @@ enum End {
     Full,
     Panicked,
     Result(u64),
+    Shed,
+    TooHeavy,
     Wrong { expected: usize, got: usize },
 }
 
@@ -155,19 +187,16 @@ fn end_of(outcome: Result<u64, Error>) -> End {
             assert_eq!(&*message, "as told");
             End::Panicked
         }
+        Err(SubmitError::Shed(_)) => End::Shed,
+        Err(SubmitError::TooHeavy(_)) => End::TooHeavy,
         Err(SubmitError::WrongResultCount { expected, got }) => End::Wrong { expected, got },
         Err(_) => unreachable!("no further variants"),
     }
 }
 
-struct Queued {
-    id: u64,
-    /// In milliseconds.
-    deadline: Option<u64>,
-}
-
 struct Running {
     ids: Vec<u64>,
+    number: u64,
     orphan: bool,
     go: Go,
 }
@@ -178,7 +207,7 @@ type Flushing<'b> = Pin<Box<Flush<'b, Item, u64, &'static str>>>;
 struct Model<'b> {
     shape: Shape,
     now: u64,
-    queue: VecDeque<Queued>,
+    queue: Line,
     running: Vec<Running>,
     closed: bool,
     flush_mark: u64,
@@ -194,6 +223,7 @@ struct Model<'b> {
     expired: u64,
     abandoned: u64,
     rejected: u64,
+    shed: u64,
     batches: u64,
 }
 
@@ -202,46 +232,47 @@ impl Model<'_> {
         self.shape.max_size + self.shape.room
     }
 
+    fn max(&self) -> (usize, usize) {
+        (self.shape.max_size, self.shape.max_weight)
+    }
+
     /// Starts what must start now, and sees that exactly that has.
     fn start(&mut self) {
         let mut expected = Vec::new();
         while self.running.len() + expected.len() < self.shape.workers {
-            let Some(front) = self.queue.front() else {
+            let Some(oldest) = self.queue.oldest() else {
                 break;
             };
             let enough = match self.shape.gather {
                 Gather::Linger { min_size } => min_size,
                 _ => 1,
             };
-            let flushed = front.id < self.flush_mark;
-            if self.queue.len() < enough && !self.closed && !flushed {
+            let flushed = oldest < self.flush_mark;
+            if self.queue.live() < enough && !self.closed && !flushed {
                 break;
             }
-            let mut batch = Vec::new();
-            while batch.len() < self.shape.max_size {
-                let Some(next) = self.queue.pop_front() else {
-                    break;
-                };
-                if next.deadline.is_some_and(|at| at <= self.now) {
-                    self.expired += 1;
-                    self.ended.push((next.id, End::Expired));
-                } else {
-                    batch.push(next.id);
-                }
-            }
-            if !batch.is_empty() {
-                expected.push(batch);
+            let taken = self.queue.take(self.now, self.max());
+            self.expired += taken.expired.len() as u64;
+            let late = taken.expired.iter().map(|&id| (id, End::Expired));
+            self.ended.extend(late);
+            if !taken.ids.is_empty() {
+                expected.push(taken);
             }
         }
         self.batches += expected.len() as u64;
         for _ in 0..expected.len() {
             let limit = Duration::from_secs(20);
             let (ids, go) = self.started.recv_timeout(limit).expect("a batch starts");
-            let place = expected.iter().position(|batch| *batch == ids);
-            let place = place.unwrap_or_else(|| panic!("{ids:?} instead of one of {expected:?}"));
-            expected.swap_remove(place);
+            let place = expected.iter().position(|batch| batch.ids == ids);
+            let place = place.unwrap_or_else(|| panic!("{ids:?} starts, but should not"));
+            let number = expected.swap_remove(place).number;
             let orphan = false;
-            self.running.push(Running { ids, orphan, go });
+            self.running.push(Running {
+                ids,
+                number,
+                orphan,
+                go,
+            });
         }
         assert!(self.started.try_recv().is_err(), "no batch too many");
     }
@@ -273,10 +304,27 @@ impl Model<'_> {
         self.ended.extend(batch.ids.iter().map(|&id| (id, end(id))));
     }
 
+    /// What becomes of an item that comes when there may be no room.
+    fn make_room(&mut self, full: bool, priority: Priority) -> Option<End> {
+        match self.shape.overload {
+            _ if !full => return None,
+            Overload::Wait => return None,
+            Overload::ShedOldest => {
+                if let Some(oldest) = self.queue.shed(priority) {
+                    self.shed += 1;
+                    self.ended.push((oldest.id, End::Shed));
+                    return None;
+                }
+            }
+            _ => {}
+        }
+        self.rejected += 1;
+        Some(End::Full)
+    }
+
     fn close(&mut self) {
         self.closed = true;
-        let accepted = self.queue.len().min(self.capacity());
-        for refused in self.queue.drain(accepted..) {
+        for refused in self.queue.truncate(self.capacity()) {
             self.rejected += 1;
             self.ended.push((refused.id, End::Closed));
         }
@@ -284,7 +332,7 @@ impl Model<'_> {
 
     fn give_up(&mut self) {
         self.close();
-        for left in self.queue.drain(..) {
+        for left in self.queue.truncate(0) {
             self.abandoned += 1;
             self.ended
                 .push((left.id, End::Abandoned { returned: true }));
@@ -299,8 +347,8 @@ impl Model<'_> {
 
     /// Waits until the figures are as they must be: the workers go on by themselves.
     fn check(&mut self, batcher: &Batcher<Item, u64, &'static str>, op: Op) {
-        let queued = self.queue.len().min(self.capacity());
-        let waiting = self.queue.len() - queued;
+        let queued = self.queue.live().min(self.capacity());
+        let waiting = self.queue.live() - queued;
         let live = self.running.iter().filter(|batch| !batch.orphan);
         let running: usize = live.map(|batch| batch.ids.len()).sum();
         let mut left = 20_000_000_u64;
@@ -322,13 +370,14 @@ impl Model<'_> {
         assert_eq!(stats.expired, self.expired, "{op:?}");
         assert_eq!(stats.abandoned, self.abandoned, "{op:?}");
         assert_eq!(stats.rejected, self.rejected, "{op:?}");
+        assert_eq!(stats.shed, self.shed, "{op:?}");
         assert_eq!(stats.batches, self.batches, "{op:?}");
         assert!(stats.largest_batch <= self.shape.max_size);
         let in_work = (stats.waiting + stats.queued + stats.running) as u64;
         let over = stats.completed + stats.failed + stats.cancelled + stats.expired;
         assert_eq!(
             stats.submitted,
-            in_work + over + stats.abandoned + stats.rejected
+            in_work + over + stats.shed + stats.abandoned + stats.rejected
         );
         let closes = stats.closed_full + stats.closed_idle + stats.closed_linger;
         assert_eq!(
@@ -346,11 +395,9 @@ impl Model<'_> {
                 Poll::Pending => panic!("{op:?}: item {id} waits, but has ended: {end:?}"),
             }
         }
-        let queued = self.queue.iter().map(|queued| queued.id);
         let live = self.running.iter().filter(|batch| !batch.orphan);
-        let oldest = queued
-            .chain(live.flat_map(|batch| batch.ids.iter().copied()))
-            .min();
+        let running = live.map(|batch| batch.number);
+        let oldest = running.chain(self.queue.oldest()).min();
         let mut cx = Context::from_waker(Waker::noop());
         self.flushes.retain_mut(|(mark, flush)| {
             let met = oldest.is_none_or(|oldest| oldest >= *mark);
@@ -425,6 +472,7 @@ fn run(build: Build, shape: Shape, ops: &[Op]) {
         .max_size(shape.max_size)
         .capacity(shape.max_size + shape.room)
         .overload(shape.overload)
+        .max_weight(shape.max_weight, |item: &Item| item.2)
         .max_wait(Duration::from_secs(3600))
         .gather(shape.gather)
         .clock(clock.clone());
@@ -433,7 +481,7 @@ fn run(build: Build, shape: Shape, ops: &[Op]) {
         let mut model = Model {
             shape,
             now: 0,
-            queue: VecDeque::new(),
+            queue: Line::default(),
             running: Vec::new(),
             closed: false,
             flush_mark: 0,
@@ -449,6 +497,7 @@ fn run(build: Build, shape: Shape, ops: &[Op]) {
             expired: 0,
             abandoned: 0,
             rejected: 0,
+            shed: 0,
             batches: 0,
         };
         for &op in ops {
@@ -489,8 +538,7 @@ fn step<'b>(
             let which = which % model.held.len();
             let (id, held) = model.held.swap_remove(which);
             drop(held);
-            if let Some(place) = model.queue.iter().position(|queued| queued.id == id) {
-                model.queue.remove(place);
+            if model.queue.remove(id) {
                 model.cancelled += 1;
             }
         }
@@ -498,27 +546,36 @@ fn step<'b>(
             batcher.close();
             model.close();
         }
+        Op::Detach(which) if !model.held.is_empty() => {
+            let which = which % model.held.len();
+            if matches!(model.held[which].1, Held::Ticket(_)) {
+                let (_, Held::Ticket(ticket)) = model.held.swap_remove(which) else {
+                    unreachable!("matched above");
+                };
+                // It stays where it is; there is nobody left to tell.
+                ticket.detach();
+            }
+        }
         Op::Flush => {
-            model.flush_mark = model.next_id;
+            // Polled first, which is when it counts.
             let mut flush = Box::pin(batcher.flush());
             let mut cx = Context::from_waker(Waker::noop());
-            if flush.as_mut().poll(&mut cx).is_pending() {
-                model.flushes.push((model.next_id, flush));
+            let poll = flush.as_mut().poll(&mut cx);
+            model.flush_mark = model.queue.seal();
+            if poll.is_pending() {
+                model.flushes.push((model.flush_mark, flush));
             }
         }
         Op::Poll(which) if !model.held.is_empty() => {
             let which = which % model.held.len();
             let (id, held) = &mut model.held[which];
-            let place = model.queue.iter().position(|queued| queued.id == *id);
-            let late = place.filter(|&place| {
-                let deadline = model.queue[place].deadline;
-                deadline.is_some_and(|at| at <= model.now)
-            });
+            let queued = model.queue.get(*id);
+            let late = queued.is_some_and(|one| one.deadline.is_some_and(|at| at <= model.now));
             match (held.poll(), late) {
-                (Poll::Pending, None) => {}
-                (Poll::Ready(outcome), Some(place)) => {
+                (Poll::Pending, false) => {}
+                (Poll::Ready(outcome), true) => {
                     assert_eq!(end_of(outcome), End::Expired);
-                    model.queue.remove(place);
+                    model.queue.remove(*id);
                     model.expired += 1;
                     model.held.swap_remove(which);
                 }
@@ -529,19 +586,20 @@ fn step<'b>(
             let which = which % model.running.len();
             model.run(which, how);
         }
-        Op::Submit(within) => {
+        Op::Submit(within, priority, weight) => {
             // A worker that was called to linger may have read the clock already, so that the
             // specification could not say whether it sees what passes now.
             let lingers = matches!(model.shape.gather, Gather::Linger { .. });
             let within = within.filter(|&millis| millis == 0 || !lingers);
             let deadline = within.map(|millis| model.now + millis);
             let id = model.next_id;
-            let mut future = batcher.submit_owned(Item::new(id, alive));
+            let mut future = batcher.submit_owned(Item::new(id, alive, weight));
+            future = future.priority(priority);
             if let Some(millis) = within {
                 let within = Duration::from_millis(millis);
                 future = future.deadline(Deadline::after_on(clock, within));
             }
-            let full = model.queue.len() >= model.capacity();
+            let full = model.queue.live() >= model.capacity();
             model.submitted += 1;
             let refused = if within == Some(0) {
                 model.expired += 1;
@@ -549,37 +607,45 @@ fn step<'b>(
             } else if model.closed {
                 model.rejected += 1;
                 Some(End::Closed)
-            } else if full && model.shape.overload == Overload::Reject {
+            } else if weight > model.shape.max_weight {
                 model.rejected += 1;
-                Some(End::Full)
+                Some(End::TooHeavy)
             } else {
-                None
+                model.make_room(full, priority)
             };
             let mut held = Held::Future(future);
             match (held.poll().map(end_of), refused) {
                 (Poll::Ready(end), Some(refused)) => assert_eq!(end, refused),
                 (Poll::Pending, None) => {
                     model.next_id += 1;
-                    model.queue.push_back(Queued { id, deadline });
+                    let max = model.max();
+                    model
+                        .queue
+                        .push(Queued::new(id, deadline), priority, weight, max);
                     model.held.push((id, held));
                 }
                 (poll, refused) => panic!("{poll:?}, refused: {refused:?}"),
             }
         }
-        Op::TrySubmit => {
-            let full = model.queue.len() >= model.capacity();
+        Op::TrySubmit(weight) => {
+            let full = model.queue.live() >= model.capacity();
             let id = model.next_id;
             model.submitted += 1;
-            match batcher.try_submit(Item::new(id, alive)) {
+            match batcher.try_submit(Item::new(id, alive, weight)) {
                 Ok(ticket) => {
                     assert!(!full && !model.closed);
                     model.next_id += 1;
-                    let deadline = None;
-                    model.queue.push_back(Queued { id, deadline });
+                    let (queued, max) = (Queued::new(id, None), model.max());
+                    model.queue.push(queued, Priority::Normal, weight, max);
                     model.held.push((id, Held::Ticket(ticket)));
                 }
                 Err(refused) => {
-                    assert!(full || model.closed, "{refused:?}");
+                    let told = match refused {
+                        TrySubmitError::Closed(_) => model.closed,
+                        TrySubmitError::TooHeavy(_) => weight > model.shape.max_weight,
+                        _ => full,
+                    };
+                    assert!(told, "{refused:?}");
                     model.rejected += 1;
                 }
             }
@@ -597,7 +663,7 @@ fn step<'b>(
                 (model.abandoned - before, 0)
             );
         }
-        Op::Cancel(_) | Op::Poll(_) | Op::Return(..) => {}
+        Op::Cancel(_) | Op::Detach(_) | Op::Poll(_) | Op::Return(..) => {}
     }
 }
 
