@@ -382,8 +382,11 @@ impl<T: Send + 'static> BatcherBuilder<T> {
                 field: "max_weight",
             });
         }
-        if matches!(self.isolate, Some(Isolate { max_calls: 0, .. })) {
-            return Err(ConfigError::Zero { field: "isolate" });
+        if matches!(self.isolate, Some(Isolate { max_calls: ..2, .. })) {
+            return Err(ConfigError::Invalid {
+                field: "isolate",
+                reason: "needs two calls or more to tell items apart",
+            });
         }
         Ok(Rules {
             name: self.name,
