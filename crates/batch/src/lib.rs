@@ -73,6 +73,7 @@ mod park;
 mod settings;
 mod stats;
 mod submit;
+mod sync;
 #[cfg(feature = "tokio")]
 mod tasks;
 mod watch;
@@ -85,8 +86,8 @@ pub use crate::builder::{BatcherBuilder, MAX_CAPACITY, MAX_MAX_SIZE, MAX_MAX_WAI
 pub use crate::chunks::chunks_by_params;
 pub use crate::error::{SubmitError, TrySubmitError};
 pub use crate::parallel::{
-    MAX_CONCURRENCY, ParallelBatch, ParallelBatchBuilder, ParallelBatchStats, map_ordered,
-    try_map_ordered,
+    ItemError, MAX_CONCURRENCY, ParallelBatch, ParallelBatchBuilder, ParallelBatchStats, Progress,
+    map_ordered, map_ordered_into, try_map_ordered,
 };
 pub use crate::settings::{BatchSettings, Gather, Overload};
 pub use crate::stats::BatchStats;
