@@ -1,6 +1,7 @@
 //! The same asynchronous function over many items, so many at a time, results in order.
 
 mod collect;
+mod crowd;
 mod drive;
 mod ready;
 mod shared;

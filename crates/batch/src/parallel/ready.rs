@@ -105,7 +105,7 @@ impl Ready {
         if self.root.load(Ordering::Relaxed) == 0 {
             self.leave(waker);
             let before = self.root.fetch_or(ASLEEP, Ordering::AcqRel);
-            if before == 0 {
+            if before == 0 || removed() {
                 return;
             }
             if self.root.fetch_and(!ASLEEP, Ordering::AcqRel) & ASLEEP == 0 {
@@ -133,5 +133,144 @@ impl Ready {
 
     fn task(&self) -> MutexGuard<'_, Option<Waker>> {
         self.task.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the model's control has taken the look away that follows going to sleep.
+#[cfg(not(all(test, overdrive_loom)))]
+#[inline(always)]
+const fn removed() -> bool {
+    false
+}
+
+#[cfg(all(test, overdrive_loom))]
+fn removed() -> bool {
+    loom_models::REMOVED.get()
+}
+
+#[cfg(test)]
+#[cfg(not(overdrive_loom))]
+mod tests {
+    use super::*;
+
+    fn taken(ready: &Ready) -> Vec<usize> {
+        let mut places = Vec::new();
+        let all = ready.take(|place| {
+            places.push(place);
+            ControlFlow::<()>::Continue(())
+        });
+        assert!(all.is_continue());
+        places
+    }
+
+    #[test]
+    fn marked_places_are_taken_once_whatever_their_number() {
+        for places in [1, 63, 64, 65, 4032, 4033, 300_000] {
+            let ready = Ready::new(places);
+            let mut marked = vec![0, places / 2, places - 1];
+            marked.dedup();
+            for &place in marked.iter().chain(&marked) {
+                ready.mark(place);
+            }
+            assert_eq!(taken(&ready), marked, "of {places}");
+            assert!(taken(&ready).is_empty());
+        }
+    }
+}
+
+#[cfg(all(test, overdrive_loom))]
+mod loom_models {
+    use std::cell::Cell;
+    use std::sync::Arc;
+    use std::task::Wake;
+
+    use loom::sync::atomic::AtomicUsize;
+    use loom::thread;
+
+    use super::*;
+
+    thread_local! {
+        /// Loom runs all threads of a model on the thread of its test.
+        pub(super) static REMOVED: Cell<bool> = const { Cell::new(false) };
+    }
+
+    struct Unpark(thread::Thread);
+
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    /// Each thread writes something and wakes its place; the task looks at what was written only
+    /// when a place was marked, and sleeps until it has seen all. A lost wake is a deadlock.
+    fn everything_is_seen(places: usize, woken: [usize; 2]) {
+        loom::model(move || {
+            let ready = Arc::new(Ready::new(places));
+            let written = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
+            let threads = [0, 1].map(|n| {
+                let (ready, written) = (Arc::clone(&ready), Arc::clone(&written));
+                thread::spawn(move || {
+                    written[n].store(1, Ordering::Relaxed);
+                    ready.wake(woken[n]);
+                })
+            });
+            let waker = Waker::from(Arc::new(Unpark(thread::current())));
+            let mut seen = [false; 2];
+            loop {
+                let all = ready.take(|place| {
+                    for n in [0, 1] {
+                        if woken[n] == place {
+                            seen[n] |= written[n].load(Ordering::Relaxed) == 1;
+                        }
+                    }
+                    ControlFlow::<()>::Continue(())
+                });
+                assert!(all.is_continue());
+                if seen == [true; 2] {
+                    break;
+                }
+                ready.sleep(&waker);
+                thread::park();
+            }
+            for thread in threads {
+                thread.join().unwrap();
+            }
+            ready.end();
+        });
+    }
+
+    #[test]
+    fn loom_no_wake_is_lost() {
+        everything_is_seen(2, [0, 1]);
+    }
+
+    #[test]
+    fn loom_no_wake_of_one_place_by_two_is_lost() {
+        everything_is_seen(2, [1, 1]);
+    }
+
+    #[test]
+    fn loom_no_wake_under_two_words_is_lost() {
+        everything_is_seen(128, [0, 64]);
+    }
+
+    #[test]
+    fn loom_no_wake_in_one_word_below_the_root_is_lost() {
+        everything_is_seen(128, [0, 1]);
+    }
+
+    #[test]
+    #[should_panic]
+    fn loom_a_task_that_does_not_look_again_misses_one() {
+        struct Back;
+        impl Drop for Back {
+            fn drop(&mut self) {
+                REMOVED.set(false);
+            }
+        }
+        REMOVED.set(true);
+        let _back = Back;
+        everything_is_seen(2, [0, 1]);
     }
 }
