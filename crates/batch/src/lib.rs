@@ -58,19 +58,21 @@
 //! | `workers`, `tasks` | threads and tokio tasks that run batches |
 //! | `park` | waiting on a thread |
 //! | `parallel` | [`map_ordered`], [`try_map_ordered`], [`ParallelBatch`] |
-//! | `chunks` | [`chunks_by_params`] |
+//! | `loader` | [`Loader`], [`LoadCache`], [`LoadError`] |
+//! | [`sql`] | many rows in one statement: chunks, columns, placeholders, order by key |
 
 #![forbid(unsafe_code)]
 
 mod batcher;
 mod builder;
 mod cell;
-mod chunks;
 mod engine;
 mod error;
+mod loader;
 mod parallel;
 mod park;
 mod settings;
+pub mod sql;
 mod stats;
 mod submit;
 mod sync;
@@ -83,13 +85,14 @@ pub use overdrive_core::{Clock, ConfigError, Deadline, DrainReport, Health};
 
 pub use crate::batcher::Batcher;
 pub use crate::builder::{BatcherBuilder, MAX_CAPACITY, MAX_MAX_SIZE, MAX_MAX_WAIT, MAX_WORKERS};
-pub use crate::chunks::chunks_by_params;
 pub use crate::error::{SubmitError, TrySubmitError};
+pub use crate::loader::{LoadCache, LoadError, Loaded, Loader, LoaderBuilder, LoaderStats};
 pub use crate::parallel::{
     ItemError, MAX_CONCURRENCY, ParallelBatch, ParallelBatchBuilder, ParallelBatchStats, Progress,
     map_ordered, map_ordered_into, try_map_ordered,
 };
 pub use crate::settings::{BatchSettings, Gather, Overload};
+pub use crate::sql::chunks_by_params;
 pub use crate::stats::BatchStats;
 pub use crate::submit::{Submit, SubmitAll, SubmitOwned, Ticket};
 pub use crate::watch::Flush;
