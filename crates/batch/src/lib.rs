@@ -31,7 +31,8 @@
 //! One lock around one queue. A submit takes it once and allocates the place of its result; a worker
 //! takes it twice or three times a batch, the last time for as long as it takes to hand all results
 //! out. A batch allocates two lists. Withdrawing an item moves up to half of the queued items.
-//! [`map_ordered`] allocates once per item.
+//! [`map_ordered`] allocates for the places that futures wait in, and not for each item. A [`Loader`]
+//! hashes each key once.
 //!
 //! # Features
 //!
@@ -39,7 +40,7 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `tokio` | `BatcherBuilder::build` for async handlers, `Batcher::drain`, `Batcher::shutdown` |
+//! | `tokio` | `BatcherBuilder::build` and `LoaderBuilder::build` for async handlers, `drain`, `shutdown` |
 //! | `serde` | [`BatchSettings`] from and to configuration files |
 //!
 //! # Map
@@ -57,7 +58,7 @@
 //! | `cell` | where one submitter waits for one outcome |
 //! | `workers`, `tasks` | threads and tokio tasks that run batches |
 //! | `park` | waiting on a thread |
-//! | `parallel` | [`map_ordered`], [`try_map_ordered`], [`ParallelBatch`] |
+//! | `parallel` | [`map_ordered`], [`map_ordered_into`], [`try_map_ordered`], [`ParallelBatch`] |
 //! | `loader` | [`Loader`], [`LoadCache`], [`LoadError`] |
 //! | [`sql`] | many rows in one statement: chunks, columns, placeholders, order by key |
 

@@ -5,6 +5,7 @@ mod crowd;
 mod drive;
 mod ready;
 mod shared;
+mod tally;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -13,9 +14,8 @@ use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 
 pub use self::collect::ItemError;
-pub use self::shared::{
-    MAX_CONCURRENCY, ParallelBatch, ParallelBatchBuilder, ParallelBatchStats, Progress,
-};
+pub use self::shared::{MAX_CONCURRENCY, ParallelBatch, ParallelBatchBuilder};
+pub use self::tally::{ParallelBatchStats, Progress};
 
 use self::drive::drive;
 

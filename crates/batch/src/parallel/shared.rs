@@ -7,13 +7,13 @@ use std::future::Future;
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use overdrive_core::ConfigError;
 
 use crate::parallel::InOrder;
 use crate::parallel::collect::{ItemError, isolated};
 use crate::parallel::drive::drive;
+use crate::parallel::tally::{Counts, Observer, ParallelBatchStats, Progress, Tally, Verdict};
 
 /// The largest accepted number of items in work at the same time.
 pub const MAX_CONCURRENCY: usize = 1 << 20;
@@ -43,31 +43,6 @@ pub struct ParallelBatch {
     counts: Counts,
 }
 
-type Observer = dyn Fn(&Progress<'_>) + Send + Sync;
-
-#[derive(Debug, Default)]
-struct Counts {
-    begun: AtomicU64,
-    completed: AtomicU64,
-    failed: AtomicU64,
-    panicked: AtomicU64,
-    dropped: AtomicU64,
-}
-
-/// How far one call of a [`ParallelBatch`] is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Progress<'a> {
-    /// The batch's name.
-    pub name: &'a str,
-    /// Items of this call that have ended, with a result or without.
-    pub done: usize,
-    /// Those of them that have none: an error, a panic.
-    pub failed: usize,
-    /// Items of this call, if its iterator says so beforehand, as that of a slice does.
-    pub total: Option<usize>,
-}
-
 /// Sets a [`ParallelBatch`] up.
 #[derive(Clone)]
 #[must_use = "a builder does nothing until `build`"]
@@ -75,24 +50,6 @@ pub struct ParallelBatchBuilder {
     name: Cow<'static, str>,
     concurrency: usize,
     on_progress: Option<Arc<Observer>>,
-}
-
-/// The figures of a [`ParallelBatch`]. At rest `begun = completed + failed + panicked + dropped`,
-/// otherwise `begun` is more: the difference is in work.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ParallelBatchStats {
-    /// Items that the function was called with.
-    pub begun: u64,
-    /// Items with a result.
-    pub completed: u64,
-    /// Items with an error of their own.
-    pub failed: u64,
-    /// Items that panicked, in [`process_collect`](ParallelBatch::process_collect).
-    pub panicked: u64,
-    /// Items whose future was dropped: by another's error or panic, or with the whole. So are those
-    /// that panicked in another call than `process_collect`.
-    pub dropped: u64,
 }
 
 impl ParallelBatch {
@@ -207,7 +164,12 @@ impl ParallelBatch {
         Fut: Future,
     {
         let items = items.into_iter();
-        let tally = Tally::new(self, &items);
+        let tally = Tally::new(
+            &self.name,
+            &self.counts,
+            self.on_progress.as_deref(),
+            &items,
+        );
         let f = |item| {
             tally.begin();
             f(item)
@@ -234,15 +196,7 @@ impl ParallelBatch {
     /// The figures.
     #[must_use]
     pub fn stats(&self) -> ParallelBatchStats {
-        let read = |count: &AtomicU64| count.load(Ordering::Acquire);
-        // What was begun last: so it is never less than what has ended.
-        ParallelBatchStats {
-            completed: read(&self.counts.completed),
-            failed: read(&self.counts.failed),
-            panicked: read(&self.counts.panicked),
-            dropped: read(&self.counts.dropped),
-            begun: read(&self.counts.begun),
-        }
+        self.counts.read()
     }
 
     /// The label given to the builder.
@@ -255,93 +209,6 @@ impl ParallelBatch {
     #[must_use]
     pub fn concurrency(&self) -> NonZeroUsize {
         self.concurrency
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Verdict {
-    Completed,
-    Failed,
-    Panicked,
-}
-
-impl Verdict {
-    fn of<R, E>(result: &Result<R, E>) -> Self {
-        match result {
-            Ok(_) => Self::Completed,
-            Err(_) => Self::Failed,
-        }
-    }
-}
-
-/// The figures of one call. What was begun and has not ended when it goes, was dropped.
-///
-/// One task at a time uses it, so its own numbers need no read-modify-write; they are atomic for
-/// the call's future to be `Send`.
-struct Tally<'a> {
-    batch: &'a ParallelBatch,
-    total: Option<usize>,
-    begun: AtomicUsize,
-    done: AtomicUsize,
-    failed: AtomicUsize,
-}
-
-impl<'a> Tally<'a> {
-    fn new(batch: &'a ParallelBatch, items: &impl Iterator) -> Self {
-        let (least, most) = items.size_hint();
-        let zero = || AtomicUsize::new(0);
-        Self {
-            batch,
-            total: most.filter(|&most| most == least),
-            begun: zero(),
-            done: zero(),
-            failed: zero(),
-        }
-    }
-
-    fn begin(&self) {
-        add_one(&self.begun);
-        self.batch.counts.begun.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn end(&self, verdict: Verdict) {
-        let counts = &self.batch.counts;
-        let count = match verdict {
-            Verdict::Completed => &counts.completed,
-            Verdict::Failed => &counts.failed,
-            Verdict::Panicked => &counts.panicked,
-        };
-        count.fetch_add(1, Ordering::Release);
-        let done = add_one(&self.done);
-        let failed = match verdict {
-            Verdict::Completed => self.failed.load(Ordering::Relaxed),
-            Verdict::Failed | Verdict::Panicked => add_one(&self.failed),
-        };
-        if let Some(observe) = &self.batch.on_progress {
-            observe(&Progress {
-                name: &self.batch.name,
-                done,
-                failed,
-                total: self.total,
-            });
-        }
-    }
-}
-
-fn add_one(number: &AtomicUsize) -> usize {
-    let sum = number.load(Ordering::Relaxed) + 1;
-    number.store(sum, Ordering::Relaxed);
-    sum
-}
-
-impl Drop for Tally<'_> {
-    fn drop(&mut self) {
-        let dropped = *self.begun.get_mut() - *self.done.get_mut();
-        if dropped > 0 {
-            let dropped = dropped as u64;
-            let counts = &self.batch.counts;
-            counts.dropped.fetch_add(dropped, Ordering::Release);
-        }
     }
 }
 
