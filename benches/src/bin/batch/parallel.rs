@@ -16,6 +16,8 @@ use crate::scenarios::version;
 
 /// Items of one operation.
 const ITEMS: u64 = 1000;
+/// Of a call in which each place is used once.
+const FEW: u64 = 10;
 const CONCURRENCY: usize = 10;
 
 const TEN: NonZeroUsize = NonZeroUsize::new(CONCURRENCY).unwrap();
@@ -81,32 +83,32 @@ async fn gather(stream: impl Stream<Item = u64>, into: &mut Vec<u64>) {
 }
 
 macro_rules! scenario {
-    ($id:literal, $title:literal, $work:path) => {{
+    ($id:literal, $title:literal, $items:path, $work:path) => {{
         let ours = |into: &mut Vec<u64>| {
             run(overdrive_batch::map_ordered_into(
                 into,
-                0..ITEMS,
+                0..$items,
                 TEN,
                 $work,
             ));
         };
         let fresh = |into: &mut Vec<u64>| {
-            *into = run(overdrive_batch::map_ordered(0..ITEMS, TEN, $work));
+            *into = run(overdrive_batch::map_ordered(0..$items, TEN, $work));
         };
         let buffered = |into: &mut Vec<u64>| {
             run(gather(
-                stream::iter(0..ITEMS).map($work).buffered(CONCURRENCY),
+                stream::iter(0..$items).map($work).buffered(CONCURRENCY),
                 into,
             ));
         };
         let futures_buffered = |into: &mut Vec<u64>| {
-            let results = stream::iter(0..ITEMS).map($work);
+            let results = stream::iter(0..$items).map($work);
             run(gather(results.buffered_ordered(CONCURRENCY), into));
         };
         let (futures, other) = (version("futures-util"), version("futures-buffered"));
         Scenario::time($id, $title)
             .input("u64; each result is checked in its place; lists of results are kept")
-            .per_op(ITEMS)
+            .per_op($items)
             .check_ops(3)
             .with(contender(Role::Ours, "overdrive-batch", VERSION, ours))
             .with(contender(Role::Context, "fresh list", VERSION, fresh))
@@ -129,6 +131,7 @@ pub(crate) fn ready_scenario() -> Scenario {
     scenario!(
         "batch/parallel_map_ready",
         "map 1,000 items through futures that are ready at once, ten at a time, results in order",
+        ITEMS,
         at_once
     )
 }
@@ -137,6 +140,16 @@ pub(crate) fn yield_scenario() -> Scenario {
     scenario!(
         "batch/parallel_map_yield",
         "map 1,000 items through futures that yield once, ten at a time, results in order",
+        ITEMS,
+        after_a_yield
+    )
+}
+
+pub(crate) fn short_scenario() -> Scenario {
+    scenario!(
+        "batch/parallel_map_short",
+        "map 10 items through futures that yield once, ten at a time, results in order",
+        FEW,
         after_a_yield
     )
 }

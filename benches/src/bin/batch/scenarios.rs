@@ -17,6 +17,7 @@ pub(crate) fn suite() -> Vec<Scenario> {
         lone_loop(),
         parallel::ready_scenario(),
         parallel::yield_scenario(),
+        parallel::short_scenario(),
     ]
 }
 
