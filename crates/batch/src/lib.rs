@@ -62,7 +62,7 @@
 //! | `loader` | [`Loader`], [`LoadCache`], [`LoadError`] |
 //! | [`sql`] | many rows in one statement: chunks, columns, placeholders, order by key |
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod batcher;
 mod builder;

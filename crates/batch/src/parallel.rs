@@ -3,6 +3,7 @@
 mod collect;
 mod crowd;
 mod drive;
+mod places;
 mod ready;
 mod shared;
 mod tally;
@@ -31,9 +32,8 @@ const MAX_EXPECTED: usize = 1 << 12;
 /// one poll, other tasks get their turn.
 ///
 /// Allocates for the results. For futures that are ready when they are first polled, nothing else;
-/// for others, a few times for each of the places that they wait in, of which there are
-/// `concurrency` at most, and nothing for each item. Results that came before an earlier item's
-/// wait in a queue.
+/// for others, a few times a call, for the places that they wait in, of which there are
+/// `concurrency` at most. Results that came before an earlier item's wait in a queue.
 ///
 /// # Panics
 /// A panic of `f` or of a future passes to the caller; the other futures are dropped, and panics of

@@ -5,12 +5,17 @@ use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll};
 
 use overdrive_core::unwind::survive;
 
 use crate::parallel::drive::Source;
-use crate::parallel::ready::Ready;
+use crate::parallel::places::{Places, Wakers};
+
+/// Places in the first ward, whose bits are one word.
+const ROOM: usize = 63;
+/// By how much each further ward is larger.
+const GROWTH: usize = 64;
 
 /// Futures that wait, each with a waker of its own, so that a wake polls no other.
 ///
@@ -26,56 +31,33 @@ pub(super) struct Crowd<'a, Fut> {
 }
 
 struct Ward<'a, Fut> {
-    ready: Arc<Ready>,
-    places: Vec<Place<'a, Fut>>,
+    wakers: Arc<Wakers>,
+    /// The one in the map's own frame, which comes before the others, and its item's position.
+    first: Option<(Pin<&'a mut Option<Fut>>, usize)>,
+    places: Places<Fut>,
     room: usize,
 }
 
-struct Place<'a, Fut> {
-    future: Pinned<'a, Fut>,
-    /// Which item's it is.
-    position: usize,
-    waker: Waker,
-}
-
-enum Pinned<'a, Fut> {
-    Framed(Pin<&'a mut Option<Fut>>),
-    Boxed(Pin<Box<Option<Fut>>>),
-}
-
-impl<Fut> Pinned<'_, Fut> {
-    fn get(&mut self) -> Pin<&mut Option<Fut>> {
-        match self {
-            Self::Framed(place) => place.as_mut(),
-            Self::Boxed(place) => place.as_mut(),
+impl<'a, Fut> Ward<'a, Fut> {
+    fn new(room: usize) -> Self {
+        Self {
+            wakers: Wakers::new(room),
+            first: None,
+            places: Places::new(room),
+            room,
         }
     }
-}
 
-struct PlaceWaker {
-    ready: Arc<Ready>,
-    number: usize,
-}
-
-impl Wake for PlaceWaker {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
+    fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.places.len()
     }
 
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.ready.wake(self.number);
-    }
-}
-
-impl<'a, Fut> Ward<'a, Fut> {
-    fn push(&mut self, future: Pinned<'a, Fut>, position: usize) {
-        let number = self.places.len();
-        let ready = Arc::clone(&self.ready);
-        self.places.push(Place {
-            future,
-            position,
-            waker: Waker::from(Arc::new(PlaceWaker { ready, number })),
-        });
+    fn get(&mut self, number: usize) -> (Pin<&mut Option<Fut>>, &mut usize) {
+        match &mut self.first {
+            Some((place, position)) if number == 0 => (place.as_mut(), position),
+            Some(_) => self.places.get(number - 1),
+            None => self.places.get(number),
+        }
     }
 }
 
@@ -90,29 +72,33 @@ impl<'a, Fut: Future> Crowd<'a, Fut> {
         }
     }
 
-    pub(super) fn start(&mut self, first: Pin<&'a mut Option<Fut>>, position: usize) {
+    pub(super) fn start(
+        &mut self,
+        first: Pin<&'a mut Option<Fut>>,
+        position: usize,
+        limit: NonZeroUsize,
+    ) {
+        let mut ward = Ward::new(limit.get().min(ROOM));
+        ward.first = Some((first, position));
+        self.wards.push(ward);
         self.ask_first = true;
-        self.push(Pinned::Framed(first), position);
+        self.places = 1;
         self.working = 1;
     }
 
-    fn push(&mut self, future: Pinned<'a, Fut>, position: usize) {
-        let room = match self.wards.last() {
-            Some(ward) if ward.places.len() < ward.room => None,
-            Some(ward) => Some(ward.room.saturating_mul(64)),
-            None => Some(63),
-        };
-        if let Some(room) = room {
-            self.wards.push(Ward {
-                ready: Arc::new(Ready::new(room)),
-                places: Vec::new(),
-                room,
-            });
+    /// One more place. Says its ward's and its own number.
+    fn push(&mut self, limit: NonZeroUsize) -> (usize, usize) {
+        let last = self.wards.last().expect("it was started");
+        if last.len() == last.room {
+            let room = last.room.saturating_mul(GROWTH);
+            let room = room.min(limit.get() - self.places);
+            self.wards.push(Ward::new(room));
         }
         self.places += 1;
-        if let Some(ward) = self.wards.last_mut() {
-            ward.push(future, position);
-        }
+        let ward = self.wards.len() - 1;
+        let places = &mut self.wards[ward];
+        places.places.push();
+        (ward, places.len() - 1)
     }
 
     /// Polls the futures that were woken; the places of those that end take the next items.
@@ -127,17 +113,19 @@ impl<'a, Fut: Future> Crowd<'a, Fut> {
     {
         self.again = false;
         if std::mem::take(&mut self.ask_first) {
-            self.wards[0].ready.mark(0);
+            self.wards[0].wakers.ready().mark(0);
         }
-        for ward in &mut self.wards {
-            let Ward { ready, places, .. } = ward;
-            ready.take(|number| {
-                let place = &mut places[number];
-                place.step(source, ended, &mut self.working)?;
-                if place.future.get().is_none() && source.must_pause() {
-                    ready.mark(number);
-                    self.again = true;
-                }
+        let Self {
+            wards,
+            working,
+            again,
+            ..
+        } = self;
+        for ward in wards {
+            let wakers = Arc::clone(&ward.wakers);
+            wakers.ready().take(|number| {
+                let place = ward.get(number);
+                *again |= step(place, &wakers, number, source, ended, working)?;
                 ControlFlow::Continue(())
             })?;
         }
@@ -165,19 +153,16 @@ impl<'a, Fut: Future> Crowd<'a, Fut> {
                 break;
             };
             self.working += 1;
-            let boxed = Pinned::Boxed(Box::pin(Some(future)));
-            self.push(boxed, source.begun - 1);
-            let (wards, working) = (&mut self.wards, &mut self.working);
-            let Some(Ward { ready, places, .. }) = wards.last_mut() else {
-                continue;
-            };
-            let number = places.len() - 1;
-            if let ControlFlow::Break(stop) = places[number].step(source, ended, working) {
-                return Poll::Ready(ControlFlow::Break(stop));
-            }
-            if places[number].future.get().is_none() && source.must_pause() {
-                ready.mark(number);
-                self.again = true;
+            let (ward, number) = self.push(limit);
+            let ward = &mut self.wards[ward];
+            let wakers = Arc::clone(&ward.wakers);
+            let (mut place, position) = ward.get(number);
+            place.set(Some(future));
+            *position = source.begun - 1;
+            let working = &mut self.working;
+            match step((place, position), &wakers, number, source, ended, working) {
+                ControlFlow::Continue(again) => self.again |= again,
+                ControlFlow::Break(stop) => return Poll::Ready(ControlFlow::Break(stop)),
             }
         }
         if self.working == 0 && source.exhausted {
@@ -187,46 +172,49 @@ impl<'a, Fut: Future> Crowd<'a, Fut> {
             cx.waker().wake_by_ref();
         } else {
             for ward in &self.wards {
-                ward.ready.sleep(cx.waker());
+                ward.wakers.ready().sleep(cx.waker());
             }
         }
         Poll::Pending
     }
 }
 
-impl<Fut: Future> Place<'_, Fut> {
-    /// Polls its future, and those of the next items, until one is not ready.
-    fn step<I, F, B>(
-        &mut self,
-        source: &mut Source<I, F>,
-        ended: &mut impl FnMut(usize, Fut::Output) -> ControlFlow<B>,
-        working: &mut usize,
-    ) -> ControlFlow<B>
-    where
-        I: Iterator,
-        F: Fn(I::Item) -> Fut,
-    {
-        let mut place = self.future.get();
-        let mut cx = Context::from_waker(&self.waker);
-        loop {
-            if let Some(future) = place.as_mut().as_pin_mut() {
-                let Poll::Ready(result) = future.poll(&mut cx) else {
-                    return ControlFlow::Continue(());
-                };
-                place.set(None);
-                *working -= 1;
-                ended(self.position, result)?;
-            }
-            if source.must_pause() {
-                return ControlFlow::Continue(());
-            }
-            let Some(future) = source.next() else {
-                return ControlFlow::Continue(());
+/// Polls a place's future, and those of the next items, until one is not ready. Says whether the
+/// place is empty although there are items, for the poll's turn is over; then it is marked.
+fn step<I, F, Fut, B>(
+    (mut place, position): (Pin<&mut Option<Fut>>, &mut usize),
+    wakers: &Wakers,
+    number: usize,
+    source: &mut Source<I, F>,
+    ended: &mut impl FnMut(usize, Fut::Output) -> ControlFlow<B>,
+    working: &mut usize,
+) -> ControlFlow<B, bool>
+where
+    I: Iterator,
+    F: Fn(I::Item) -> Fut,
+    Fut: Future,
+{
+    let waker = wakers.borrow(number);
+    let mut cx = Context::from_waker(&waker);
+    loop {
+        if let Some(future) = place.as_mut().as_pin_mut() {
+            let Poll::Ready(result) = future.poll(&mut cx) else {
+                return ControlFlow::Continue(false);
             };
-            self.position = source.begun - 1;
-            *working += 1;
-            place.set(Some(future));
+            place.set(None);
+            *working -= 1;
+            ended(*position, result)?;
         }
+        if source.must_pause() {
+            wakers.ready().mark(number);
+            return ControlFlow::Continue(true);
+        }
+        let Some(future) = source.next() else {
+            return ControlFlow::Continue(false);
+        };
+        *position = source.begun - 1;
+        *working += 1;
+        place.set(Some(future));
     }
 }
 
@@ -234,9 +222,9 @@ impl<Fut> Drop for Crowd<'_, Fut> {
     fn drop(&mut self) {
         for ward in &mut self.wards {
             // Wakers that outlive the call wake nobody.
-            survive(|| ward.ready.end());
-            for place in &mut ward.places {
-                clear(place.future.get());
+            survive(|| ward.wakers.ready().end());
+            for number in 0..ward.len() {
+                clear(ward.get(number).0);
             }
         }
     }

@@ -46,7 +46,7 @@ where
                 Step::Crowd => {}
             }
             if let Some(place) = work.alone.take() {
-                work.crowd.start(place, source.begun - 1);
+                work.crowd.start(place, source.begun - 1, limit);
             }
         } else if let ControlFlow::Break(stop) = work.crowd.turn(&mut source, &mut ended) {
             return Poll::Ready(ControlFlow::Break(stop));
