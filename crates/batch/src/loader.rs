@@ -154,6 +154,9 @@ where
     /// Puts a value in the cache, in place of any other. Nothing without a cache.
     ///
     /// Loads that run meanwhile do not overwrite it with what they may have read before.
+    ///
+    /// # Panics
+    /// A panic of the cache passes to the caller.
     pub fn prime(&self, key: K, value: V) {
         self.desk.change(|cache| cache.insert(key, value));
     }
@@ -163,6 +166,9 @@ where
     ///
     /// Loads that run meanwhile do not put it back. Taking it out of the cache by other ways than
     /// this one does not keep them from that.
+    ///
+    /// # Panics
+    /// A panic of the cache passes to the caller.
     pub fn clear(&self, key: &K) {
         self.desk.change(|cache| cache.remove(key));
     }

@@ -5,15 +5,16 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
+use std::time::Duration;
 
-use overdrive_core::ConfigError;
+use overdrive_core::{Clock, ConfigError};
 
 use crate::Batcher;
 use crate::builder::{BatcherBuilder, MAX_MAX_SIZE};
 use crate::loader::error::Failure;
 use crate::loader::gather::{Desk, Gathered};
 use crate::loader::{LoadCache, Loader};
-use crate::settings::{BatchSettings, Overload};
+use crate::settings::{BatchSettings, Gather, Overload};
 
 /// Sets a [`Loader`] up. Nothing is required but the function, which `build_sync` or `build` takes.
 #[must_use = "a builder does nothing until `build`"]
@@ -21,6 +22,7 @@ pub struct LoaderBuilder<K, V> {
     name: Cow<'static, str>,
     settings: BatchSettings,
     cache: Option<Box<dyn LoadCache<K, V>>>,
+    clock: Option<Arc<dyn Clock>>,
 }
 
 /// What the function of a [`Loader`] may return: the values by key, or a list of them in the order
@@ -65,6 +67,7 @@ impl<K, V> LoaderBuilder<K, V> {
             name: Cow::Borrowed("loader"),
             settings: BatchSettings::default(),
             cache: None,
+            clock: None,
         }
     }
 
@@ -84,6 +87,24 @@ impl<K, V> LoaderBuilder<K, V> {
     /// gets more. Default 100, at most [`MAX_MAX_SIZE`].
     pub fn max_keys(mut self, n: usize) -> Self {
         self.settings.max_size = n;
+        self
+    }
+
+    /// See [`BatcherBuilder::max_wait`].
+    pub fn max_wait(mut self, time: Duration) -> Self {
+        self.settings.max_wait = time;
+        self
+    }
+
+    /// See [`BatcherBuilder::gather`].
+    pub fn gather(mut self, gather: Gather) -> Self {
+        self.settings.gather = gather;
+        self
+    }
+
+    /// See [`BatcherBuilder::clock`].
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Some(Arc::new(clock));
         self
     }
 
@@ -173,7 +194,10 @@ impl<K, V> LoaderBuilder<K, V> {
         K: Send + 'static,
     {
         ConfigError::within("max_keys", self.settings.max_size, MAX_MAX_SIZE)?;
-        let builder = Batcher::builder().name(self.name).settings(self.settings);
+        let mut builder = Batcher::builder().name(self.name).settings(self.settings);
+        if let Some(clock) = self.clock {
+            builder = builder.clock(clock);
+        }
         Ok((Arc::new(Desk::new(self.cache)), builder))
     }
 }

@@ -14,8 +14,9 @@ use crate::parallel::places::{Places, Wakers};
 
 /// Places in the first ward, whose bits are one word.
 const ROOM: usize = 63;
-/// By how much each further ward is larger.
-const GROWTH: usize = 64;
+/// By how much each further ward is larger, up to `MOST` places.
+const GROWTH: usize = 8;
+const MOST: usize = 1 << 18;
 
 /// Futures that wait, each with a waker of its own, so that a wake polls no other.
 ///
@@ -32,22 +33,30 @@ pub(super) struct Crowd<'a, Fut> {
 
 struct Ward<'a, Fut> {
     wakers: Arc<Wakers>,
-    /// The one in the map's own frame, which comes before the others, and its item's position.
-    first: Option<(Pin<&'a mut Option<Fut>>, usize)>,
-    places: Places<Fut>,
+    slots: Slots<'a, Fut>,
     room: usize,
 }
 
-impl<'a, Fut> Ward<'a, Fut> {
+struct Slots<'a, Fut> {
+    /// The one in the map's own frame, which comes before the others, and its item's position.
+    first: Option<(Pin<&'a mut Option<Fut>>, usize)>,
+    places: Places<Fut>,
+}
+
+impl<Fut> Ward<'_, Fut> {
     fn new(room: usize) -> Self {
         Self {
             wakers: Wakers::new(room),
-            first: None,
-            places: Places::new(room),
+            slots: Slots {
+                first: None,
+                places: Places::new(room),
+            },
             room,
         }
     }
+}
 
+impl<Fut> Slots<'_, Fut> {
     fn len(&self) -> usize {
         usize::from(self.first.is_some()) + self.places.len()
     }
@@ -79,26 +88,25 @@ impl<'a, Fut: Future> Crowd<'a, Fut> {
         limit: NonZeroUsize,
     ) {
         let mut ward = Ward::new(limit.get().min(ROOM));
-        ward.first = Some((first, position));
+        ward.slots.first = Some((first, position));
         self.wards.push(ward);
         self.ask_first = true;
         self.places = 1;
         self.working = 1;
     }
 
-    /// One more place. Says its ward's and its own number.
-    fn push(&mut self, limit: NonZeroUsize) -> (usize, usize) {
+    /// Makes one more place, the last of the last ward.
+    fn push(&mut self, limit: NonZeroUsize) -> &mut Ward<'a, Fut> {
         let last = self.wards.last().expect("it was started");
-        if last.len() == last.room {
-            let room = last.room.saturating_mul(GROWTH);
+        if last.slots.len() == last.room {
+            let room = (last.room * GROWTH).min(MOST);
             let room = room.min(limit.get() - self.places);
             self.wards.push(Ward::new(room));
         }
         self.places += 1;
-        let ward = self.wards.len() - 1;
-        let places = &mut self.wards[ward];
-        places.places.push();
-        (ward, places.len() - 1)
+        let ward = self.wards.last_mut().expect("it was started");
+        ward.slots.places.push();
+        ward
     }
 
     /// Polls the futures that were woken; the places of those that end take the next items.
@@ -122,10 +130,10 @@ impl<'a, Fut: Future> Crowd<'a, Fut> {
             ..
         } = self;
         for ward in wards {
-            let wakers = Arc::clone(&ward.wakers);
+            let Ward { wakers, slots, .. } = ward;
             wakers.ready().take(|number| {
-                let place = ward.get(number);
-                *again |= step(place, &wakers, number, source, ended, working)?;
+                let place = slots.get(number);
+                *again |= step(place, wakers, number, source, ended, working)?;
                 ControlFlow::Continue(())
             })?;
         }
@@ -152,18 +160,18 @@ impl<'a, Fut: Future> Crowd<'a, Fut> {
             let Some(future) = source.next() else {
                 break;
             };
-            self.working += 1;
-            let (ward, number) = self.push(limit);
-            let ward = &mut self.wards[ward];
-            let wakers = Arc::clone(&ward.wakers);
-            let (mut place, position) = ward.get(number);
+            let mut working = self.working + 1;
+            let Ward { wakers, slots, .. } = self.push(limit);
+            let number = slots.len() - 1;
+            let (mut place, position) = slots.get(number);
             place.set(Some(future));
             *position = source.begun - 1;
-            let working = &mut self.working;
-            match step((place, position), &wakers, number, source, ended, working) {
+            let place = (place, position);
+            match step(place, wakers, number, source, ended, &mut working) {
                 ControlFlow::Continue(again) => self.again |= again,
                 ControlFlow::Break(stop) => return Poll::Ready(ControlFlow::Break(stop)),
             }
+            self.working = working;
         }
         if self.working == 0 && source.exhausted {
             return Poll::Ready(ControlFlow::Continue(()));
@@ -223,8 +231,8 @@ impl<Fut> Drop for Crowd<'_, Fut> {
         for ward in &mut self.wards {
             // Wakers that outlive the call wake nobody.
             survive(|| ward.wakers.ready().end());
-            for number in 0..ward.len() {
-                clear(ward.get(number).0);
+            for number in 0..ward.slots.len() {
+                clear(ward.slots.get(number).0);
             }
         }
     }
