@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use overdrive_batch::{LoadError, Loader};
+use overdrive_batch::{Gather, LoadError, Loader};
 use tokio::sync::Semaphore;
 
 /// Doubles keys below a thousand, each call with a permit.
@@ -102,6 +102,24 @@ async fn one_callers_cancel_is_its_own() {
     let stats = loader.stats();
     assert_eq!(stats.unique_keys, 2, "nobody waited for the key 3");
     assert_eq!(stats.batches.cancelled, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_loader_lingers_if_it_is_told_to() {
+    let loader = Loader::builder()
+        .gather(Gather::Linger { min_size: 3 })
+        .max_wait(Duration::from_millis(50))
+        .build(|keys: Vec<u64>| async move {
+            Ok::<Vec<_>, Infallible>(keys.into_iter().map(Some).collect())
+        })
+        .unwrap();
+    let begun = tokio::time::Instant::now();
+    assert_eq!(loader.load(1).await.unwrap(), Some(1));
+    assert!(begun.elapsed() >= Duration::from_millis(50));
+    let begun = tokio::time::Instant::now();
+    let values = loader.load_many([1, 2, 3]).await;
+    assert_eq!(values.into_iter().flatten().flatten().sum::<u64>(), 6);
+    assert!(begun.elapsed() < Duration::from_millis(50));
 }
 
 /// A key that counts how many of it live.
