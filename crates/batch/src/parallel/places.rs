@@ -2,7 +2,7 @@
 //! many of them.
 //!
 //! The only unsafe code of the map. With safe code each place is two allocations, a pinned box and a
-//! shared waker, and a call of ten items that wait took twice as long (`batch/parallel_map_short`).
+//! shared waker, and a call of ten items that wait took more than twice as long (`batch/parallel_map_short`).
 //!
 //! # Invariants
 //! 1. A [`Place`] never moves once its chunk is made: chunks are boxed slices, which are neither
