@@ -23,7 +23,7 @@ const FUTURES: &[&str] = &[
 /// one that is listed and no longer there.
 const DEFAULT_BUILDS: &[(&str, &[&str])] = &[
     ("overdrive-core", &[]),
-    ("overdrive-batch", FUTURES),
+    ("overdrive-batch", &[]),
     ("overdrive-pipeline", FUTURES),
     ("overdrive-pool", &[]),
     ("overdrive-ratelimit", &[]),

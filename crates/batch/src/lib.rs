@@ -31,7 +31,8 @@
 //! One lock around one queue. A submit takes it once and allocates the place of its result; a worker
 //! takes it twice or three times a batch, the last time for as long as it takes to hand all results
 //! out. A batch allocates two lists. Withdrawing an item moves up to half of the queued items.
-//! [`map_ordered`] allocates once per item.
+//! [`map_ordered`] allocates for the places that futures wait in, and not for each item. A [`Loader`]
+//! hashes each key once.
 //!
 //! # Features
 //!
@@ -39,7 +40,7 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `tokio` | `BatcherBuilder::build` for async handlers, `Batcher::drain`, `Batcher::shutdown` |
+//! | `tokio` | `BatcherBuilder::build` and `LoaderBuilder::build` for async handlers, `drain`, `shutdown` |
 //! | `serde` | [`BatchSettings`] from and to configuration files |
 //!
 //! # Map
@@ -54,27 +55,33 @@
 //! | `error` | [`SubmitError`], [`TrySubmitError`] |
 //! | `stats` | [`BatchStats`] |
 //! | `engine` | the queue, and every change of state; `engine::work`: those that workers make |
-//! | `cell` | where one submitter waits for one outcome |
+//! | `engine::queue` | the batches that gather, by urgency; `engine::pace`: how fast items come |
+//! | `cell`, `slab` | where the submitters of one batch fetch their outcomes |
+//! | `after` | what is woken and dropped when the locks are free |
+//! | `isolate` | telling the items of a failed batch apart |
+//! | `announce` | [`Announced`]: items that are on their way |
 //! | `workers`, `tasks` | threads and tokio tasks that run batches |
 //! | `park` | waiting on a thread |
-//! | `parallel` | [`map_ordered`], [`try_map_ordered`], [`ParallelBatch`] |
-//! | `chunks` | [`chunks_by_params`] |
+//! | `parallel` | [`map_ordered`], [`map_ordered_into`], [`try_map_ordered`], [`ParallelBatch`] |
+//! | `loader` | [`Loader`], [`LoadCache`], [`LoadError`] |
+//! | [`sql`] | many rows in one statement: chunks, columns, placeholders, order by key |
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod after;
 mod announce;
 mod batcher;
 mod builder;
 mod cell;
-mod chunks;
 mod engine;
 mod error;
 mod isolate;
+mod loader;
 mod parallel;
 mod park;
 mod settings;
 mod slab;
+pub mod sql;
 mod stats;
 mod submit;
 mod sync;
@@ -88,13 +95,14 @@ pub use overdrive_core::{Clock, ConfigError, Deadline, DrainReport, Health, Prio
 pub use crate::announce::Announced;
 pub use crate::batcher::Batcher;
 pub use crate::builder::{BatcherBuilder, MAX_CAPACITY, MAX_MAX_SIZE, MAX_MAX_WAIT, MAX_WORKERS};
-pub use crate::chunks::chunks_by_params;
 pub use crate::error::{SubmitError, TrySubmitError};
+pub use crate::loader::{LoadCache, LoadError, Loaded, Loader, LoaderBuilder, LoaderStats};
 pub use crate::parallel::{
-    MAX_CONCURRENCY, ParallelBatch, ParallelBatchBuilder, ParallelBatchStats, map_ordered,
-    try_map_ordered,
+    ItemError, MAX_CONCURRENCY, ParallelBatch, ParallelBatchBuilder, ParallelBatchStats, Progress,
+    map_ordered, map_ordered_into, try_map_ordered,
 };
 pub use crate::settings::{BatchSettings, Gather, Overload};
+pub use crate::sql::chunks_by_params;
 pub use crate::stats::BatchStats;
 pub use crate::submit::{Submit, SubmitAll, SubmitOwned, Ticket};
 pub use crate::watch::Flush;

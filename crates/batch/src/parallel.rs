@@ -1,16 +1,24 @@
 //! The same asynchronous function over many items, so many at a time, results in order.
 
-use std::borrow::Cow;
-use std::fmt;
+mod collect;
+mod crowd;
+mod drive;
+mod places;
+mod ready;
+mod shared;
+mod tally;
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::future::Future;
 use std::num::NonZeroUsize;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::ops::ControlFlow;
 
-use futures_util::stream::{FuturesUnordered, StreamExt};
-use overdrive_core::ConfigError;
+pub use self::collect::ItemError;
+pub use self::shared::{MAX_CONCURRENCY, ParallelBatch, ParallelBatchBuilder};
+pub use self::tally::{ParallelBatchStats, Progress};
 
-/// The largest accepted number of items in work at the same time.
-pub const MAX_CONCURRENCY: usize = 1 << 20;
+use self::drive::drive;
 
 /// Room is made beforehand for so many results at most.
 const MAX_EXPECTED: usize = 1 << 12;
@@ -20,13 +28,20 @@ const MAX_EXPECTED: usize = 1 << 12;
 ///
 /// All futures are polled by the caller's task: this is for futures that wait, and what they
 /// compute is not spread over threads. They may borrow, need not be `Send`, and no runtime is
-/// needed. Costs an allocation for each item.
+/// needed. A wake polls the one future that it is for. After some hundred items that were begun in
+/// one poll, other tasks get their turn.
+///
+/// Allocates for the results. For futures that are ready when they are first polled, nothing else;
+/// for others, a few times a call, for the places that they wait in, of which there are
+/// `concurrency` at most. Results that came before an earlier item's wait in a queue.
 ///
 /// # Panics
-/// A panic of `f` or of a future passes to the caller; the other futures are dropped.
+/// A panic of `f` or of a future passes to the caller; the other futures are dropped, and panics of
+/// their destructors go no further than the panic hook.
 ///
 /// # Cancel safety
 /// Dropped, it drops the futures that it has begun, and the results that it has.
+/// [`map_ordered_into`] leaves those to the caller.
 ///
 #[cfg_attr(feature = "tokio", doc = "```")]
 #[cfg_attr(not(feature = "tokio"), doc = "```ignore")]
@@ -47,15 +62,37 @@ where
     F: Fn(I::Item) -> Fut,
     Fut: Future,
 {
-    let f = &f;
-    let sure = |item| {
-        let future = f(item);
-        async move { Ok::<_, std::convert::Infallible>(future.await) }
+    let mut results = Vec::new();
+    map_ordered_into(&mut results, items, concurrency, f).await;
+    results
+}
+
+/// As [`map_ordered`], and appends the results to a list, whose memory can so be used again for the
+/// next items.
+///
+/// # Panics
+/// As `map_ordered`.
+///
+/// # Cancel safety
+/// Dropped, it drops the futures that it has begun. The list has the results of the first items, up
+/// to the first one that had none; later results are lost. So too when it panics.
+pub async fn map_ordered_into<I, F, Fut>(
+    results: &mut Vec<Fut::Output>,
+    items: I,
+    concurrency: NonZeroUsize,
+    f: F,
+) where
+    I: IntoIterator,
+    F: Fn(I::Item) -> Fut,
+    Fut: Future,
+{
+    let items = items.into_iter();
+    let mut results = InOrder::new(results, &items);
+    let ended = |position, result| {
+        results.put(position, result);
+        ControlFlow::<Infallible>::Continue(())
     };
-    match try_map_ordered(items, concurrency, sure).await {
-        Ok(results) => results,
-        Err((_, never)) => match never {},
-    }
+    let _complete = drive(items, concurrency, f, ended).await;
 }
 
 /// As [`map_ordered`], until the first failure: then the futures in work are dropped, no further
@@ -79,236 +116,61 @@ where
     F: Fn(I::Item) -> Fut,
     Fut: Future<Output = Result<R, E>>,
 {
-    let numbered = |(index, item)| {
-        let future = f(item);
-        async move { (index, future.await) }
+    let items = items.into_iter();
+    let mut list = Vec::new();
+    let mut results = InOrder::new(&mut list, &items);
+    let ended = |position, result| match result {
+        Ok(result) => {
+            results.put(position, result);
+            ControlFlow::Continue(())
+        }
+        Err(error) => ControlFlow::Break((position, error)),
     };
-    let mut waiting = items.into_iter().enumerate();
-    let mut working = FuturesUnordered::new();
-    // What is promised may be without end, and the first error may come soon.
-    let expected = waiting.size_hint().0.min(MAX_EXPECTED);
-    let mut results = Vec::with_capacity(expected);
-    loop {
-        while working.len() < concurrency.get() {
-            let Some(next) = waiting.next() else {
-                break;
-            };
-            results.push(None);
-            working.push(numbered(next));
-        }
-        match working.next().await {
-            Some((index, Ok(result))) => results[index] = Some(result),
-            Some((index, Err(error))) => return Err((index, error)),
-            None => break,
-        }
+    match drive(items, concurrency, f, ended).await {
+        ControlFlow::Continue(()) => Ok(list),
+        ControlFlow::Break(failed) => Err(failed),
     }
-    let all = results.into_iter().map(|result| result.expect("all ended"));
-    Ok(all.collect())
 }
 
-/// [`map_ordered`] with a name, a set number and figures. A shared value: any number of tasks may
-/// use it at the same time, each with as many items in work as it allows.
-///
-#[cfg_attr(feature = "tokio", doc = "```")]
-#[cfg_attr(not(feature = "tokio"), doc = "```ignore")]
-/// use overdrive_batch::ParallelBatch;
-///
-/// # tokio::runtime::Builder::new_current_thread().build()?.block_on(async {
-/// let pages = ParallelBatch::builder().name("pages").concurrency(4).build()?;
-/// let sizes = pages.process(&["/", "/about"], |path| async move { path.len() }).await;
-/// assert_eq!(sizes, [1, 6]);
-///
-/// let checked = pages.try_process(&[1, 0, 2], |&n| async move { 6_u32.checked_div(n).ok_or("zero") });
-/// assert_eq!(checked.await, Err((1, "zero")));
-/// # Ok::<(), overdrive_batch::ConfigError>(())
-/// # }).unwrap();
-/// # Ok::<(), std::io::Error>(())
-/// ```
-pub struct ParallelBatch {
-    name: Cow<'static, str>,
-    concurrency: NonZeroUsize,
-    counts: Counts,
+/// Results in the order of their positions.
+struct InOrder<'a, R> {
+    list: &'a mut Vec<R>,
+    /// Where the first one is in the list.
+    base: usize,
+    /// Those from the next position on, which itself has none.
+    ahead: VecDeque<Option<R>>,
 }
 
-#[derive(Debug, Default)]
-struct Counts {
-    begun: AtomicU64,
-    completed: AtomicU64,
-    failed: AtomicU64,
-    dropped: AtomicU64,
-}
-
-/// Sets a [`ParallelBatch`] up.
-#[derive(Clone, Debug)]
-#[must_use = "a builder does nothing until `build`"]
-pub struct ParallelBatchBuilder {
-    name: Cow<'static, str>,
-    concurrency: usize,
-}
-
-/// The figures of a [`ParallelBatch`]. At rest `begun = completed + failed + dropped`, otherwise
-/// `begun` is more: the difference is in work.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ParallelBatchStats {
-    /// Items whose future was begun.
-    pub begun: u64,
-    /// Items with a result.
-    pub completed: u64,
-    /// Items with an error, in [`try_process`](ParallelBatch::try_process).
-    pub failed: u64,
-    /// Items whose future panicked, or was dropped: by another's error or panic, or with the whole.
-    pub dropped: u64,
-}
-
-impl ParallelBatch {
-    /// Starts the set-up.
-    pub fn builder() -> ParallelBatchBuilder {
-        ParallelBatchBuilder {
-            name: Cow::Borrowed("parallel"),
-            concurrency: 10,
+impl<'a, R> InOrder<'a, R> {
+    fn new(list: &'a mut Vec<R>, items: &impl Iterator) -> Self {
+        // What is promised may be without end, and the first error may come soon.
+        list.reserve(items.size_hint().0.min(MAX_EXPECTED));
+        Self {
+            base: list.len(),
+            list,
+            ahead: VecDeque::new(),
         }
     }
 
-    /// [`map_ordered`] with the number given to the builder. A slice's items come as references.
-    ///
-    /// # Panics
-    /// As `map_ordered`.
-    ///
-    /// # Cancel safety
-    /// As `map_ordered`.
-    pub async fn process<I, F, Fut>(&self, items: I, f: F) -> Vec<Fut::Output>
-    where
-        I: IntoIterator,
-        F: Fn(I::Item) -> Fut,
-        Fut: Future,
-    {
-        let counted = |item| {
-            let (ticket, future) = (Begun::new(&self.counts), f(item));
-            async move {
-                let result = future.await;
-                ticket.end(&self.counts.completed);
-                result
+    fn put(&mut self, position: usize, result: R) {
+        let early = position - (self.list.len() - self.base);
+        if early > 0 {
+            self.wait(early, result);
+            return;
+        }
+        self.list.push(result);
+        if self.ahead.pop_front().is_some() {
+            while let Some(Some(_)) = self.ahead.front() {
+                self.list.extend(self.ahead.pop_front().flatten());
             }
-        };
-        map_ordered(items, self.concurrency, counted).await
-    }
-
-    /// [`try_map_ordered`] with the number given to the builder.
-    ///
-    /// # Errors
-    /// The first error to happen, with its item's position.
-    ///
-    /// # Panics
-    /// As `map_ordered`.
-    ///
-    /// # Cancel safety
-    /// As `map_ordered`.
-    pub async fn try_process<I, F, Fut, R, E>(&self, items: I, f: F) -> Result<Vec<R>, (usize, E)>
-    where
-        I: IntoIterator,
-        F: Fn(I::Item) -> Fut,
-        Fut: Future<Output = Result<R, E>>,
-    {
-        let counted = |item| {
-            let (ticket, future) = (Begun::new(&self.counts), f(item));
-            async move {
-                let result = future.await;
-                ticket.end(match result {
-                    Ok(_) => &self.counts.completed,
-                    Err(_) => &self.counts.failed,
-                });
-                result
-            }
-        };
-        try_map_ordered(items, self.concurrency, counted).await
-    }
-
-    /// The figures.
-    #[must_use]
-    pub fn stats(&self) -> ParallelBatchStats {
-        let read = |count: &AtomicU64| count.load(Ordering::Acquire);
-        // What was begun last: so it is never less than what has ended.
-        ParallelBatchStats {
-            completed: read(&self.counts.completed),
-            failed: read(&self.counts.failed),
-            dropped: read(&self.counts.dropped),
-            begun: read(&self.counts.begun),
         }
     }
 
-    /// The label given to the builder.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// How many items of one call are in work at the same time.
-    #[must_use]
-    pub fn concurrency(&self) -> NonZeroUsize {
-        self.concurrency
-    }
-}
-
-/// An item that is counted as dropped unless it ends.
-struct Begun<'a>(Option<&'a Counts>);
-
-impl<'a> Begun<'a> {
-    fn new(counts: &'a Counts) -> Self {
-        counts.begun.fetch_add(1, Ordering::Relaxed);
-        Self(Some(counts))
-    }
-
-    fn end(mut self, as_what: &AtomicU64) {
-        self.0 = None;
-        as_what.fetch_add(1, Ordering::Release);
-    }
-}
-
-impl Drop for Begun<'_> {
-    fn drop(&mut self) {
-        if let Some(counts) = self.0 {
-            counts.dropped.fetch_add(1, Ordering::Release);
+    #[cold]
+    fn wait(&mut self, early: usize, result: R) {
+        if self.ahead.len() <= early {
+            self.ahead.resize_with(early + 1, || None);
         }
-    }
-}
-
-impl ParallelBatchBuilder {
-    /// A label for figures. Default `"parallel"`.
-    pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
-        self.name = name.into();
-        self
-    }
-
-    /// How many items of one call are in work at the same time. Default 10, at most
-    /// [`MAX_CONCURRENCY`].
-    pub fn concurrency(mut self, n: usize) -> Self {
-        self.concurrency = n;
-        self
-    }
-
-    /// Makes it.
-    ///
-    /// # Errors
-    /// `concurrency` is zero, or above [`MAX_CONCURRENCY`].
-    pub fn build(self) -> Result<ParallelBatch, ConfigError> {
-        const FIELD: &str = "concurrency";
-        let n = ConfigError::within(FIELD, self.concurrency, MAX_CONCURRENCY)?;
-        let concurrency = NonZeroUsize::new(n).ok_or(ConfigError::Zero { field: FIELD })?;
-        Ok(ParallelBatch {
-            name: self.name,
-            concurrency,
-            counts: Counts::default(),
-        })
-    }
-}
-
-impl fmt::Debug for ParallelBatch {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ParallelBatch")
-            .field("name", &self.name)
-            .field("concurrency", &self.concurrency)
-            .field("stats", &self.stats())
-            .finish()
+        self.ahead[early] = Some(result);
     }
 }

@@ -1,15 +1,14 @@
 //! The primitives that the loom models replace.
 
-#[cfg(not(overdrive_loom))]
-pub(crate) use std::sync::{
-    Mutex, MutexGuard,
-    atomic::{AtomicBool, Ordering},
-};
-
 #[cfg(overdrive_loom)]
 pub(crate) use loom::sync::{
     Mutex, MutexGuard,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+#[cfg(not(overdrive_loom))]
+pub(crate) use std::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 /// Takes a lock under which nothing of the user's runs, so that no panic can have poisoned it.

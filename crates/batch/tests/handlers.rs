@@ -1,7 +1,7 @@
 //! Handlers that run with a lease, and handlers whose failures are told apart.
 
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::sync::mpsc::channel;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 
 use overdrive_batch::{Batcher, Gather, SubmitError};
@@ -135,37 +135,26 @@ fn a_batch_gathers_while_its_lease_is_acquired() {
     assert!(asked.try_recv().is_err(), "one lease was enough");
 }
 
-/// A lease that is counted while it lives.
-struct Lease(Arc<AtomicUsize>);
-
-impl Lease {
-    fn new(alive: &Arc<AtomicUsize>) -> Self {
-        alive.fetch_add(1, Ordering::SeqCst);
-        Self(Arc::clone(alive))
-    }
-}
+/// A lease that tells when it is given back.
+struct Lease(Sender<()>);
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
+        let _told = self.0.send(());
     }
 }
 
 #[test]
 fn a_lease_without_items_is_given_back() {
-    let alive = Arc::new(AtomicUsize::new(0));
     let (ask, asked) = channel();
     let (give, given) = channel();
-    let inner = Mutex::new((ask, given));
-    let leases = Arc::clone(&alive);
+    let (back, given_back) = channel();
+    let inner = Mutex::new((ask, given, back));
     let acquire = move || {
         let inner = inner.lock().unwrap();
         inner.0.send(()).unwrap();
-        inner
-            .1
-            .recv()
-            .map(|()| Lease::new(&leases))
-            .map_err(|_| "gone")
+        let lease = Lease(inner.2.clone());
+        inner.1.recv().map(|()| lease).map_err(|_| "gone")
     };
     let builder = Batcher::builder().gather(Gather::Immediate).workers(1);
     let batcher = builder
@@ -175,13 +164,13 @@ fn a_lease_without_items_is_given_back() {
     asked.recv().unwrap();
     drop(withdrawn);
     give.send(()).unwrap();
+    given_back.recv().unwrap();
     // The worker is free again, and asks anew.
     let ticket = batcher.try_submit(2).unwrap();
     asked.recv().unwrap();
-    assert_eq!(alive.load(Ordering::SeqCst), 0);
     give.send(()).unwrap();
     assert_eq!(ticket.wait_blocking().unwrap(), 2);
-    assert_eq!(alive.load(Ordering::SeqCst), 0);
+    given_back.recv().unwrap();
     // A lease that cannot be had fails the batch that it was for.
     drop(give);
     let failed = batcher.submit_blocking(3).unwrap_err();
@@ -195,6 +184,7 @@ fn a_lease_without_items_is_given_back() {
 mod on_tasks {
     use std::convert::Infallible;
     use std::future::pending;
+    use std::sync::atomic::AtomicUsize;
 
     use tokio::sync::Semaphore;
 
@@ -208,10 +198,10 @@ mod on_tasks {
     #[test]
     fn isolation_and_leases_work_together() {
         block_on(async {
-            let alive = Arc::new(AtomicUsize::new(0));
-            let leases = Arc::clone(&alive);
+            let (back, given_back) = channel();
+            let back = Mutex::new(back);
             let acquire = move || {
-                let lease = Lease::new(&leases);
+                let lease = Lease(back.lock().unwrap().clone());
                 async move {
                     tokio::task::yield_now().await;
                     Ok::<_, &str>(lease)
@@ -227,7 +217,8 @@ mod on_tasks {
             let results = batcher.submit_all(0..40).await;
             let failed: Vec<_> = (0..40).filter(|&n| results[n].is_err()).collect();
             assert_eq!(failed, [13]);
-            assert_eq!(alive.load(Ordering::SeqCst), 0);
+            let leases = given_back.try_iter().count();
+            assert!(leases > 1, "one for each call");
         });
     }
 

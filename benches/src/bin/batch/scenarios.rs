@@ -12,7 +12,13 @@ use crate::reference::MpscOneshot;
 
 /// All scenarios of batching.
 pub(crate) fn suite() -> Vec<Scenario> {
-    vec![noop_100(), lone_loop(), parallel::ready_scenario()]
+    vec![
+        noop_100(),
+        lone_loop(),
+        parallel::ready_scenario(),
+        parallel::yield_scenario(),
+        parallel::short_scenario(),
+    ]
 }
 
 /// The version that the benchmark was built with.
