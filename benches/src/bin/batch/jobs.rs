@@ -106,6 +106,17 @@ pub(crate) struct Limits {
     pub(crate) max_size: usize,
     /// The most batches at a time.
     pub(crate) slots: usize,
+    /// Whether the handler waits for somebody, so that several batches at a time pay. Who divides
+    /// the items among the slots beforehand does so only then.
+    pub(crate) waits: bool,
+}
+
+impl Limits {
+    /// The slots of who divides the items beforehand.
+    #[cfg(feature = "batch-peers")]
+    pub(crate) fn lanes(&self) -> usize {
+        if self.waits { self.slots } else { 1 }
+    }
 }
 
 /// A runtime with so many workers, kept for the life of the process.

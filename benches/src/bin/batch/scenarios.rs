@@ -34,6 +34,7 @@ pub(crate) fn version(package: &str) -> String {
 const LIMITS: Limits = Limits {
     max_size: 100,
     slots: 4,
+    waits: false,
 };
 
 fn noop(id: &str, tasks: u64, rounds: u64) -> ClosedLoop<Noop> {
@@ -125,7 +126,11 @@ fn io_1ms_100() -> Scenario {
     .threads(&[2])
     .check_ops(2)
     .slow();
-    let rows = ClosedLoop::new(scenario, 100, 4, LIMITS)
+    let limits = Limits {
+        waits: true,
+        ..LIMITS
+    };
+    let rows = ClosedLoop::new(scenario, 100, 4, limits)
         .row(
             Role::Ours,
             "overdrive-batch",

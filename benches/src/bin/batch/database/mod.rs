@@ -54,6 +54,7 @@ fn postgres(tasks: u64, rounds: u64) -> Scenario {
     let limits = Limits {
         max_size: 1_000,
         slots: postgres::CONNECTIONS,
+        waits: true,
     };
     let rows = ClosedLoop::new(scenario, tasks, rounds, limits)
         .row(
@@ -92,6 +93,7 @@ fn sqlite_insert_256() -> Scenario {
     let limits = Limits {
         max_size: 1_000,
         slots: 1,
+        waits: true,
     };
     let rows = ClosedLoop::new(scenario, 256, 4, limits)
         .row(Role::Ours, "overdrive-batch", VERSION, sqlite::ours)

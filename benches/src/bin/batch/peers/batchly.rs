@@ -1,5 +1,5 @@
 //! `benjamin_batchly`: one of the submitters does the work. It has no bound on a batch, and one at a
-//! time for each key.
+//! time for each key, of which there are several where that pays.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -36,7 +36,7 @@ pub(super) fn new<W: Work>(work: W, limits: Limits) -> Batchly<W> {
         batches: Arc::default(),
         key: 0,
         submitters: Arc::default(),
-        keys: limits.slots,
+        keys: limits.lanes(),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::reference::{CAPACITY, Letter, MpscOneshot, answer_all};
 pub(super) fn chunks_timeout<W: Work>(work: W, limits: Limits) -> MpscOneshot<W> {
     let (send, receive) = mpsc::channel(CAPACITY);
     let chunks = ReceiverStream::new(receive).chunks_timeout(limits.max_size, SHORTEST);
-    tokio::spawn(drive(work, chunks, limits.slots));
+    tokio::spawn(drive(work, chunks, limits.lanes()));
     MpscOneshot(send)
 }
 
@@ -21,7 +21,7 @@ pub(super) fn chunks_timeout<W: Work>(work: W, limits: Limits) -> MpscOneshot<W>
 pub(super) fn ready_chunks<W: Work>(work: W, limits: Limits) -> MpscOneshot<W> {
     let (send, receive) = mpsc::channel(CAPACITY);
     let chunks = ReceiverStream::new(receive).ready_chunks(limits.max_size);
-    tokio::spawn(drive(work, chunks, limits.slots));
+    tokio::spawn(drive(work, chunks, limits.lanes()));
     MpscOneshot(send)
 }
 
