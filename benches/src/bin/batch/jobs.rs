@@ -108,6 +108,10 @@ pub(crate) struct Limits {
     pub(crate) slots: usize,
     /// Whether the handler waits for somebody, so that several batches at a time pay. Who divides
     /// the items among the slots beforehand does so only then.
+    #[cfg_attr(
+        not(feature = "batch-peers"),
+        expect(dead_code, reason = "only peers do")
+    )]
     pub(crate) waits: bool,
 }
 
