@@ -66,7 +66,7 @@ fn noop_1000() -> Scenario {
 }
 
 fn noop_10000() -> Scenario {
-    noop("batch/noop_10000", 10_000, 4)
+    noop("batch/noop_10000", 10_000, 8)
         .row(Role::Context, "capacity 16,384", VERSION, ours::roomy)
         .scenario()
         .slow()
@@ -124,13 +124,13 @@ fn io_1ms_100() -> Scenario {
     )
     .input("u64; batches of up to 100, four at a time; a runtime with two workers")
     .threads(&[2])
-    .check_ops(2)
+    .check_ops(1)
     .slow();
     let limits = Limits {
         waits: true,
         ..LIMITS
     };
-    let rows = ClosedLoop::new(scenario, 100, 4, limits)
+    let rows = ClosedLoop::new(scenario, 100, 16, limits)
         .row(
             Role::Ours,
             "overdrive-batch",

@@ -20,7 +20,7 @@ pub(crate) const MAX_SIZE: usize = 100;
 
 const SUBMITTERS: u64 = 32;
 /// Items of a submitter in one operation.
-const ROUNDS: u64 = 4;
+const ROUNDS: u64 = 8;
 
 /// The handler: as a file that is written and forced to the disk.
 pub(crate) fn write(items: Vec<u64>) -> Vec<u64> {
@@ -110,7 +110,7 @@ pub(crate) fn sync_32() -> Scenario {
     .threads(&[2])
     .own_threads()
     .per_op(SUBMITTERS * ROUNDS)
-    .check_ops(2)
+    .check_ops(1)
     .slow()
     .with(row(Role::Ours, "overdrive-batch", VERSION, Ours::new))
     .with(row(Role::Reference, "worker thread", "-", Worker::new))

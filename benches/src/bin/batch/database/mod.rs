@@ -33,9 +33,9 @@ impl Row {
 
 pub(crate) fn scenarios() -> [Scenario; 4] {
     [
-        postgres(1, 4),
+        postgres(1, 1),
         postgres(16, 4),
-        postgres(256, 4),
+        postgres(256, 8),
         sqlite_insert_256(),
     ]
 }
@@ -49,7 +49,7 @@ fn postgres(tasks: u64, rounds: u64) -> Scenario {
     let scenario = Scenario::time(&id, &about)
         .input("(bigserial, bigint, text of 64 B); four connections; synchronous commit, fsync on")
         .threads(&[2])
-        .check_ops(2)
+        .check_ops(1)
         .slow();
     let limits = Limits {
         max_size: 1_000,
@@ -87,7 +87,7 @@ fn sqlite_insert_256() -> Scenario {
     )
     .input("(integer, integer, text of 64 B); one writer; write-ahead log, synchronous full")
     .threads(&[2])
-    .check_ops(2)
+    .check_ops(1)
     .slow();
     // SQLite has one writer at a time.
     let limits = Limits {
@@ -95,7 +95,7 @@ fn sqlite_insert_256() -> Scenario {
         slots: 1,
         waits: true,
     };
-    let rows = ClosedLoop::new(scenario, 256, 4, limits)
+    let rows = ClosedLoop::new(scenario, 256, 8, limits)
         .row(Role::Ours, "overdrive-batch", VERSION, sqlite::ours)
         .row(Role::Context, "async handler", VERSION, ours::standard)
         .row(
