@@ -56,7 +56,8 @@ const TOO_LATE: Conflict = Conflict {
     actual: 2,
 };
 
-#[tokio::test(flavor = "multi_thread")]
+// On one thread, where no batch begins before all have been submitted.
+#[tokio::test]
 async fn a_stale_version_fails_its_own_writer_and_nobody_else_in_the_batch() {
     let server = PostgresServer::start().unwrap();
     let store = Store::open(&server.url()).await.unwrap();
@@ -179,14 +180,18 @@ async fn a_postgres_killed_among_appends_leaves_whole_histories() {
     while store.appends().stats().completed < 200 {
         tokio::task::yield_now().await;
     }
-    let restarted = tokio::task::spawn_blocking(move || {
+    let ended = tokio::task::spawn_blocking(move || {
         server.kill();
+        server
+    });
+    let mut server = ended.await.unwrap();
+    let writers = in_time(writers.join_all()).await;
+    let restarted = tokio::task::spawn_blocking(move || {
         server.restart().unwrap();
         server
     });
     let _server = restarted.await.unwrap();
-    while let Some(writer) = in_time(writers.join_next()).await {
-        let (aggregate, acknowledged) = writer.unwrap();
+    for (aggregate, acknowledged) in writers {
         let account = store.account(aggregate).await.unwrap();
         // All that was acknowledged, or that and the append that was cut off after its commit.
         let whole = [acknowledged, acknowledged + 3];

@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use overdrive_testkit::PostgresServer;
 
-#[tokio::test(flavor = "multi_thread")]
+// On one thread, where no batch begins before all have been submitted.
+#[tokio::test]
 async fn each_gets_its_own_row_and_equal_ids_share_one() {
     let server = PostgresServer::start().unwrap();
     let connections = loader::open(&server.url(), 40).await.unwrap();
