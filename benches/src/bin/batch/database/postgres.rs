@@ -82,6 +82,10 @@ impl Connection {
     }
 
     async fn insert(&self, rows: &[Row]) -> Result<Vec<i64>, tokio_postgres::Error> {
+        if let [row] = rows {
+            // Arrays of one cost the server more than a row.
+            return Ok(vec![self.insert_one(row).await?]);
+        }
         let keys: Vec<i64> = rows.iter().map(|row| row.key).collect();
         let bodies: Vec<&str> = rows.iter().map(|row| row.body.as_str()).collect();
         let inserted = self.client.query(&self.many, &[&keys, &bodies]).await?;
