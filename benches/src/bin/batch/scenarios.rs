@@ -66,7 +66,7 @@ fn noop_1000() -> Scenario {
 }
 
 fn noop_10000() -> Scenario {
-    noop("batch/noop_10000", 10_000, 8)
+    noop("batch/noop_10000", 10_000, 6)
         .row(Role::Context, "capacity 16,384", VERSION, ours::roomy)
         .scenario()
         .slow()
