@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::marker::PhantomData;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use overdrive_bench::results::Role;
@@ -123,13 +124,13 @@ impl Limits {
     }
 }
 
-/// A runtime with so many workers, kept for the life of the process.
-fn runtime(workers: usize) -> &'static Runtime {
+/// A runtime with so many workers. What its tasks hold goes with it.
+fn runtime(workers: usize) -> Arc<Runtime> {
     let runtime = Builder::new_multi_thread()
         .worker_threads(workers)
         .enable_all()
         .build();
-    Box::leak(Box::new(runtime.expect("a runtime can be made")))
+    Arc::new(runtime.expect("a runtime can be made"))
 }
 
 /// A closed loop: `tasks` submitters, each submitting `rounds` items in each operation, one after
@@ -179,6 +180,7 @@ impl<W: Work> ClosedLoop<W> {
             });
             move |_| {
                 let (work, batcher) = made.clone();
+                let runtime = Arc::clone(&runtime);
                 move |ops| {
                     let each = ops * rounds;
                     runtime.block_on(async {

@@ -89,10 +89,13 @@ impl Work for Sqlite {
     async fn start() -> Self {
         let file = Arc::new(File::create().expect("a file can be made"));
         let (thread, jobs) = channel::<(Vec<Row>, oneshot::Sender<_>)>();
-        let writer = Arc::clone(&file);
+        // It must not be the last to have the file, since nobody waits for it.
+        let writer = Arc::downgrade(&file);
         std::thread::spawn(move || {
             for (rows, reply) in jobs {
-                let ids = writer.insert(&rows).expect("the file can be written");
+                let Some(file) = writer.upgrade() else { break };
+                let ids = file.insert(&rows).expect("the file can be written");
+                drop(file);
                 // Whoever has gone wants no reply.
                 let _gone = reply.send(ids);
             }
@@ -130,8 +133,10 @@ pub(super) fn ours(work: Sqlite, limits: Limits) -> Ours<Sqlite> {
     let builder = Batcher::builder()
         .max_size(limits.max_size)
         .workers(limits.slots);
+    let file = Arc::downgrade(&work.file);
     let built = builder.build_sync(move |rows: Vec<Row>| {
-        let ids = work.file.insert(&rows);
+        let file = file.upgrade().expect("it is kept while rows are submitted");
+        let ids = file.insert(&rows);
         Ok::<_, Infallible>(ids.expect("the file can be written"))
     });
     Ours::from(built.expect("the settings are valid"))
