@@ -21,23 +21,22 @@ const SHORTEST: Duration = Duration::from_millis(1);
 
 /// Those who do not wait for a time when there is little to do.
 pub(crate) fn prompt<W: Work>(rows: ClosedLoop<W>) -> ClosedLoop<W> {
-    let of = |package| version(package);
     rows.row(
         Role::Peer,
         "batch-aint-one",
-        &of("batch-aint-one"),
+        &version("batch-aint-one"),
         aint_one::new,
     )
     .row(
         Role::Peer,
         "benjamin_batchly",
-        &of("benjamin_batchly"),
+        &version("benjamin_batchly"),
         batchly::new,
     )
     .row(
         Role::Peer,
         "futures ready_chunks",
-        &of("futures-util"),
+        &version("futures-util"),
         streams::ready_chunks,
     )
 }
@@ -48,26 +47,30 @@ pub(crate) fn timed<W: Work>(role: Role, rows: ClosedLoop<W>) -> ClosedLoop<W> {
         Role::Context => format!("{name} 1 ms"),
         _ => name.to_owned(),
     };
-    let of = |package| version(package);
     rows.row(
         role,
         &name("tokio chunks_timeout"),
-        &of("tokio-stream"),
+        &version("tokio-stream"),
         streams::chunks_timeout,
     )
     .row(
         role,
         &name("scuffle-batching"),
-        &of("scuffle-batching"),
+        &version("scuffle-batching"),
         scuffle::new,
     )
     .row(
         role,
         &name("tower-batch-control"),
-        &of("tower-batch-control"),
+        &version("tower-batch-control"),
         tower::new,
     )
-    .row(role, &name("ultra-batch"), &of("ultra-batch"), ultra::new)
+    .row(
+        role,
+        &name("ultra-batch"),
+        &version("ultra-batch"),
+        ultra::new,
+    )
 }
 
 /// Those who cannot be given equal items twice.
