@@ -285,7 +285,13 @@ fn examples() -> Outcome {
     const RUN: [&str; 4] = ["run", "--package", "overdrive-examples", "--example"];
     let example = |args| with(with(cargo(), &RUN), args);
     let text = ["compose", "--", "--quiet", "--folder", "crates"];
-    all([example(&["pool_quickstart"][..]), example(&text)])
+    all([
+        example(&["bulk_insert"][..]),
+        example(&text),
+        example(&["event_store"]),
+        example(&["in_query_loader"]),
+        example(&["pool_quickstart"]),
+    ])
 }
 
 fn answers() -> Outcome {

@@ -1,5 +1,6 @@
 //! Batchers and the bounded parallel map against their peers.
 
+mod database;
 mod jobs;
 mod ours;
 mod parallel;
@@ -7,6 +8,7 @@ mod parallel;
 mod peers;
 mod reference;
 mod scenarios;
+mod sync;
 
 use std::process::ExitCode;
 

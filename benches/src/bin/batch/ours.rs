@@ -1,38 +1,85 @@
 //! The batcher of this project.
 
 use std::convert::Infallible;
+use std::time::Duration;
 
 use overdrive_batch::{Batcher, BatcherBuilder, Gather};
 
-use crate::jobs::{MAX_SIZE, Submit, handle};
+use crate::jobs::{Limits, Submit, Work};
 
 /// The version shown in the table.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-fn built(builder: BatcherBuilder<u64>) -> Batcher<u64, u64> {
-    let built = builder.max_size(MAX_SIZE).build(|items: Vec<u64>| async {
-        Ok::<_, Infallible>(items.into_iter().map(handle).collect())
+pub(crate) struct Ours<W: Work>(Batcher<W::Item, W::Out>);
+
+impl<W: Work> Clone for Ours<W> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<W: Work> From<Batcher<W::Item, W::Out>> for Ours<W> {
+    fn from(batcher: Batcher<W::Item, W::Out>) -> Self {
+        Self(batcher)
+    }
+}
+
+fn limited<T: Send + 'static>(limits: Limits) -> BatcherBuilder<T> {
+    Batcher::builder()
+        .max_size(limits.max_size)
+        .workers(limits.slots)
+}
+
+fn built<W: Work>(work: W, builder: BatcherBuilder<W::Item>) -> Ours<W> {
+    let built = builder.build(move |items: Vec<W::Item>| {
+        let work = work.clone();
+        async move { Ok::<_, Infallible>(work.run(items).await) }
     });
-    built.expect("the settings are valid")
+    Ours(built.expect("the settings are valid"))
 }
 
 /// As it comes.
-pub(crate) fn standard() -> Batcher<u64, u64> {
-    built(Batcher::builder())
+pub(crate) fn standard<W: Work>(work: W, limits: Limits) -> Ours<W> {
+    built(work, limited(limits))
 }
 
 /// Without the tick before a batch is closed.
-pub(crate) fn immediate() -> Batcher<u64, u64> {
-    built(Batcher::builder().gather(Gather::Immediate))
+pub(crate) fn immediate<W: Work>(work: W, limits: Limits) -> Ours<W> {
+    built(work, limited(limits).gather(Gather::Immediate))
 }
 
 /// One batch at a time.
-pub(crate) fn one_worker() -> Batcher<u64, u64> {
-    built(Batcher::builder().workers(1))
+pub(crate) fn one_worker<W: Work>(work: W, limits: Limits) -> Ours<W> {
+    built(work, limited(limits).workers(1))
 }
 
-impl Submit for Batcher<u64, u64> {
-    async fn submit(&self, n: u64) -> u64 {
-        self.submit(n).await.expect("the handler never fails")
+/// With room for all who wait.
+pub(crate) fn roomy<W: Work>(work: W, limits: Limits) -> Ours<W> {
+    built(work, limited(limits).capacity(16_384))
+}
+
+/// As batchers are commonly set: a batch waits until it is full or its time has come.
+fn linger<W: Work>(work: W, limits: Limits, wait: Duration) -> Ours<W> {
+    let min_size = limits.max_size.min(100);
+    let builder = limited(limits).max_size(min_size).max_wait(wait);
+    built(work, builder.gather(Gather::Linger { min_size }))
+}
+
+pub(crate) fn linger_1ms<W: Work>(work: W, limits: Limits) -> Ours<W> {
+    linger(work, limits, Duration::from_millis(1))
+}
+
+pub(crate) fn linger_5ms<W: Work>(work: W, limits: Limits) -> Ours<W> {
+    linger(work, limits, Duration::from_millis(5))
+}
+
+pub(crate) fn linger_100ms<W: Work>(work: W, limits: Limits) -> Ours<W> {
+    linger(work, limits, Duration::from_millis(100))
+}
+
+impl<W: Work> Submit<W> for Ours<W> {
+    async fn submit(&mut self, item: W::Item) -> W::Out {
+        let result = self.0.submit(item).await;
+        result.unwrap_or_else(|error| panic!("the handler never fails, but {error}"))
     }
 }

@@ -1,24 +1,32 @@
-//! The scenarios.
+//! The scenarios of handlers that only take time.
 
 use overdrive_bench::Scenario;
 use overdrive_bench::results::Role;
 
-use crate::jobs::{Submit, closed_loop};
+use crate::jobs::{ClosedLoop, Cost, Limits, Noop, Sleep, Spin};
 use crate::ours::{self, VERSION};
-use crate::parallel;
 #[cfg(feature = "batch-peers")]
-use crate::peers::{AintOne, Batchly, Ultra};
-use crate::reference::MpscOneshot;
+use crate::peers;
+use crate::{database, parallel, reference, sync};
 
 /// All scenarios of batching.
 pub(crate) fn suite() -> Vec<Scenario> {
-    vec![
+    let mut suite = vec![
         noop_100(),
+        noop_1000(),
+        noop_10000(),
         lone_loop(),
+        cpu_20us_100(),
+        io_1ms_100(),
+        sync::sync_32(),
+    ];
+    suite.extend(database::scenarios());
+    suite.extend([
         parallel::ready_scenario(),
         parallel::yield_scenario(),
         parallel::short_scenario(),
-    ]
+    ]);
+    suite
 }
 
 /// The version that the benchmark was built with.
@@ -26,31 +34,46 @@ pub(crate) fn version(package: &str) -> String {
     overdrive_bench::locked_version(include_str!("../../../../Cargo.lock"), package)
 }
 
-fn noop_100() -> Scenario {
-    let scenario = Scenario::time(
-        "batch/noop_100",
-        "100 tasks, each submits an item and awaits its own result; the handler adds one",
-    )
-    .input("u64; batches of up to 100; a runtime with two workers")
-    .threads(&[2])
-    .own_threads()
-    .per_op(100)
-    .check_ops(20);
-    let scenario = row(
-        scenario,
-        100,
-        Role::Context,
-        "one worker",
-        VERSION,
-        ours::one_worker,
+/// What every scenario here asks for.
+const LIMITS: Limits = Limits {
+    max_size: 100,
+    slots: 4,
+    waits: false,
+};
+
+fn noop(id: &str, tasks: u64, rounds: u64) -> ClosedLoop<Noop> {
+    let about = format!(
+        "{tasks} tasks, each submits an item and awaits its own result; the handler adds one"
     );
-    let scenario = everybody(scenario, 100);
-    #[cfg(feature = "batch-peers")]
-    let scenario = {
-        let ultra = version("ultra-batch");
-        row(scenario, 100, Role::Peer, "ultra-batch", &ultra, Ultra::new)
-    };
-    scenario
+    let scenario = Scenario::time(id, &about)
+        .input("u64; batches of up to 100; a runtime with two workers")
+        .threads(&[2])
+        .check_ops(2);
+    let rows = ClosedLoop::new(scenario, tasks, rounds, LIMITS)
+        .row(
+            Role::Ours,
+            "overdrive-batch",
+            VERSION,
+            ours::standard::<Noop>,
+        )
+        .row(Role::Context, "immediate", VERSION, ours::immediate)
+        .row(Role::Context, "one worker", VERSION, ours::one_worker);
+    all_peers(mpsc_oneshot(rows))
+}
+
+fn noop_100() -> Scenario {
+    noop("batch/noop_100", 100, 10).scenario()
+}
+
+fn noop_1000() -> Scenario {
+    noop("batch/noop_1000", 1_000, 10).scenario()
+}
+
+fn noop_10000() -> Scenario {
+    noop("batch/noop_10000", 10_000, 6)
+        .row(Role::Context, "capacity 16,384", VERSION, ours::roomy)
+        .scenario()
+        .slow()
 }
 
 fn lone_loop() -> Scenario {
@@ -58,84 +81,89 @@ fn lone_loop() -> Scenario {
         "batch/lone_loop",
         "one task submits an item, awaits its result, and so on: nothing to batch",
     )
-    .input("u64; a runtime with one worker; everybody without a timer")
-    .own_threads()
+    .input("u64; a runtime with one worker; everybody without a timer, then with one of 1 ms")
     .check_ops(100);
-    let scenario = everybody(scenario, 1);
-    #[cfg(feature = "batch-peers")]
-    let scenario = {
-        let ultra = version("ultra-batch");
-        let make = Ultra::without_delay;
-        let scenario = row(scenario, 1, Role::Peer, "ultra-batch", &ultra, make);
-        row(
-            scenario,
-            1,
-            Role::Context,
-            "ultra-batch 1 ms",
-            &ultra,
-            Ultra::new,
+    let rows = ClosedLoop::new(scenario, 1, 1, LIMITS)
+        .row(
+            Role::Ours,
+            "overdrive-batch",
+            VERSION,
+            ours::standard::<Noop>,
         )
+        .row(Role::Context, "immediate", VERSION, ours::immediate)
+        .row(Role::Context, "linger 1 ms", VERSION, ours::linger_1ms);
+    let rows = mpsc_oneshot(rows);
+    #[cfg(feature = "batch-peers")]
+    let rows = {
+        let rows = peers::without_delay(peers::prompt(rows));
+        peers::timed(Role::Context, peers::loaders(rows))
     };
-    scenario
+    rows.scenario()
 }
 
-/// Ours, the reference, and the peers that have no timer.
-fn everybody(scenario: Scenario, tasks: u64) -> Scenario {
-    let (context, tokio) = (Role::Context, version("tokio"));
-    let scenario = row(
-        scenario,
-        tasks,
-        Role::Ours,
-        "overdrive-batch",
-        VERSION,
-        ours::standard,
-    );
-    let scenario = row(
-        scenario,
-        tasks,
-        context,
-        "immediate",
-        VERSION,
-        ours::immediate,
-    );
-    let scenario = row(
-        scenario,
-        tasks,
+fn cpu_20us_100() -> Scenario {
+    let scenario = Scenario::time(
+        "batch/cpu_20us_100",
+        "100 tasks, each submits an item and awaits its own result; the handler computes for 20 us",
+    )
+    .input("u64; batches of up to 100; a runtime with two workers")
+    .threads(&[2])
+    .check_ops(2);
+    let rows = ClosedLoop::new(scenario, 100, 10, LIMITS)
+        .row(
+            Role::Ours,
+            "overdrive-batch",
+            VERSION,
+            ours::standard::<Spin>,
+        )
+        .row(Role::Context, "immediate", VERSION, ours::immediate)
+        .row(Role::Context, "one worker", VERSION, ours::one_worker);
+    all_peers(mpsc_oneshot(rows)).scenario()
+}
+
+fn io_1ms_100() -> Scenario {
+    let scenario = Scenario::time(
+        "batch/io_1ms_100",
+        "100 tasks, each submits an item and awaits its own result; the handler waits for 1 ms",
+    )
+    .input("u64; batches of up to 100, four at a time; a runtime with two workers")
+    .threads(&[2])
+    .check_ops(1)
+    .slow();
+    let limits = Limits {
+        waits: true,
+        ..LIMITS
+    };
+    let rows = ClosedLoop::new(scenario, 100, 16, limits)
+        .row(
+            Role::Ours,
+            "overdrive-batch",
+            VERSION,
+            ours::standard::<Sleep>,
+        )
+        .row(Role::Context, "one worker", VERSION, ours::one_worker)
+        .row(Role::Limit, "direct", &version("tokio"), reference::direct)
+        .row(
+            Role::Reference,
+            "mpsc-oneshot",
+            &version("tokio"),
+            reference::in_slots,
+        );
+    all_peers(rows).scenario()
+}
+
+/// One task that takes what there is.
+fn mpsc_oneshot<C: Cost>(rows: ClosedLoop<C>) -> ClosedLoop<C> {
+    rows.row(
         Role::Reference,
         "mpsc-oneshot",
-        &tokio,
-        MpscOneshot::new,
-    );
-    #[cfg(feature = "batch-peers")]
-    let scenario = {
-        let (aint, batchly) = ("batch-aint-one", "benjamin_batchly");
-        let scenario = row(
-            scenario,
-            tasks,
-            Role::Peer,
-            aint,
-            &version(aint),
-            AintOne::new,
-        );
-        row(
-            scenario,
-            tasks,
-            Role::Peer,
-            batchly,
-            &version(batchly),
-            Batchly::new,
-        )
-    };
-    scenario
+        &version("tokio"),
+        reference::in_place,
+    )
 }
 
-fn row<S: Submit>(
-    scenario: Scenario,
-    tasks: u64,
-    role: Role,
-    name: &str,
-    version: &str,
-    make: fn() -> S,
-) -> Scenario {
-    scenario.with(closed_loop(tasks, role, name, version, make))
+fn all_peers<C: Cost>(rows: ClosedLoop<C>) -> ClosedLoop<C> {
+    #[cfg(feature = "batch-peers")]
+    let rows = peers::loaders(peers::timed(Role::Peer, peers::prompt(rows)));
+    rows
 }

@@ -221,13 +221,28 @@ impl<T, R, E> Shared<T, R, E> {
         let now = self.time();
         let mut state = self.lock();
         state.suspend(worker);
+        let size = state.desks[worker].size;
         let left_over = self.hand_out(&mut state, worker, verdict, now, after);
         state.settle(after);
-        let next = self.decide(&mut state, worker, false, now, after);
+        let next = if size > 1 && self.stays(&state) {
+            state.gatherer = Some(worker);
+            state.ticked = true;
+            Next::Tick
+        } else {
+            self.decide(&mut state, worker, false, now, after)
+        };
         drop(state);
         after.run(&self.wakers);
         discard(left_over);
         next
+    }
+
+    /// Whether a worker that has published a batch lets its submitters run and then looks again,
+    /// without being called: they are likely to submit more, and all of it goes into one batch. A
+    /// worker that is called by the first of them runs on that one's thread, before the others.
+    fn stays(&self, state: &State<T, R, E>) -> bool {
+        let ticks = matches!(self.rules.gather, Gather::Tick | Gather::Adaptive);
+        ticks && state.queue.is_empty() && state.gatherer.is_none() && !state.closed
     }
 
     /// Ends the worker's batch; what is left of the verdict is to be dropped.
