@@ -315,7 +315,7 @@ impl<T: Send + 'static> BatcherBuilder<T> {
     {
         let mut rules = self.rules(|| Arc::new(crate::tasks::TokioClock))?;
         rules.leases = leases;
-        rules.min_fill = rules.max_size.div_ceil(4);
+        rules.computes = true;
         let runtime = tokio::runtime::Handle::try_current();
         let runtime = runtime.map_err(|_| ConfigError::Missing { field: "runtime" })?;
         if rules.gather.wants_ages() {
@@ -400,7 +400,7 @@ impl<T: Send + 'static> BatcherBuilder<T> {
             weight: self.weight,
             isolate: self.isolate,
             leases: false,
-            min_fill: 0,
+            computes: false,
         })
     }
 }

@@ -11,7 +11,7 @@ use overdrive_core::Deadline;
 
 use crate::after::After;
 use crate::engine::Outcome;
-use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, lock};
+use crate::sync::{AtomicBool, Mutant, Mutex, MutexGuard, Ordering, lock, removed};
 
 pub(crate) struct Cell<T, R, E> {
     /// Whether the slots are here. A hint: under the batcher's lock, the queue and desks say.
@@ -88,7 +88,7 @@ impl<T, R, E> Cell<T, R, E> {
     /// room they had.
     pub(crate) fn reopen(&self) -> Option<Slots<T, R, E>> {
         let mut slots = self.lock();
-        if slots.held > 0 {
+        if slots.held > 0 && !removed(Mutant::ReopenUnfetched) {
             return None;
         }
         self.over.store(false, Ordering::Relaxed);
@@ -99,6 +99,9 @@ impl<T, R, E> Cell<T, R, E> {
 
     /// The batch is over: the slots of those that have not fetched their outcomes.
     pub(crate) fn end(&self, slots: Slots<T, R, E>) {
+        if removed(Mutant::OverTooEarly) {
+            self.over.store(true, Ordering::Release);
+        }
         *self.lock() = slots;
         self.over.store(true, Ordering::Release);
     }

@@ -9,6 +9,8 @@
 //! Nothing of the user's runs under a lock: what is to be woken or dropped is collected in
 //! [`After`] and seen to when the lock is free.
 
+#[cfg(all(test, overdrive_loom))]
+mod models;
 mod pace;
 mod queue;
 mod watch;
@@ -53,8 +55,8 @@ pub(crate) struct Rules<T> {
     pub(crate) isolate: Option<Isolate<T>>,
     /// Whether handlers first acquire what they run with.
     pub(crate) leases: bool,
-    /// Of items that wait while a handler computes, how many begin a further batch beside it.
-    pub(crate) min_fill: usize,
+    /// Whether handlers wait by being pending, so that one which is not pending computes.
+    pub(crate) computes: bool,
 }
 
 /// How heavy a batch may be.
@@ -285,8 +287,11 @@ impl<T, R, E> Shared<T, R, E> {
             }
             over.push_back(cell);
         }
+        let cell = *cells;
         *cells += 1;
-        (*cells - 1, Slots::default())
+        // Made now, where the lock orders it before every use.
+        self.cells.get(cell);
+        (cell, Slots::default())
     }
 
     /// Whether an item may be queued though the batcher is full.
@@ -572,10 +577,11 @@ impl<T, R, E> Shared<T, R, E> {
 }
 
 impl<T, R, E> State<T, R, E> {
-    /// Whether a free worker may begin a batch. Beside a handler that computes, a small batch
-    /// would gain little, and take from the batch that gathers behind it.
+    /// Whether a free worker may begin a batch. Beside a handler that computes only a full one: a
+    /// smaller one would gain little, and take from the batch that gathers behind it.
     fn may_begin(&self, rules: &Rules<T>) -> bool {
-        self.computing == 0 || self.queue.live() >= rules.min_fill || self.closed
+        let computing = rules.computes && self.computing > 0;
+        !computing || self.queue.live() >= rules.max_size || self.closed
     }
 
     /// Makes a free worker the gatherer, if there is one and work for it.

@@ -17,3 +17,50 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
+
+/// A guard that a control takes away, to show that its model notices.
+#[cfg_attr(
+    not(all(test, overdrive_loom)),
+    expect(dead_code, reason = "only a model removes a guard")
+)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mutant {
+    /// A cell is said to be over before its slots are there.
+    OverTooEarly,
+    /// A cell serves another batch before all outcomes have been fetched.
+    ReopenUnfetched,
+    /// A task that goes to sleep does not look again.
+    SleepBlindly,
+}
+
+/// Whether the running model has taken `mutant`'s guard away; constant `false` in real builds.
+#[cfg(not(all(test, overdrive_loom)))]
+#[inline(always)]
+pub(crate) const fn removed(_: Mutant) -> bool {
+    false
+}
+
+#[cfg(all(test, overdrive_loom))]
+pub(crate) fn removed(mutant: Mutant) -> bool {
+    REMOVED.get() == Some(mutant)
+}
+
+#[cfg(all(test, overdrive_loom))]
+thread_local! {
+    /// Loom runs all threads of a model on the thread of its test.
+    static REMOVED: std::cell::Cell<Option<Mutant>> = const { std::cell::Cell::new(None) };
+}
+
+/// Runs a model without a guard.
+#[cfg(all(test, overdrive_loom))]
+pub(crate) fn without(mutant: Mutant, model: impl FnOnce()) {
+    struct Back;
+    impl Drop for Back {
+        fn drop(&mut self) {
+            REMOVED.set(None);
+        }
+    }
+    REMOVED.set(Some(mutant));
+    let _back = Back;
+    model();
+}

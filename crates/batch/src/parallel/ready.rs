@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::PoisonError;
 use std::task::Waker;
 
-use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicU64, Mutant, Mutex, MutexGuard, Ordering, removed};
 
 /// In the root: the task sleeps, so that whoever wakes a place must wake it.
 const ASLEEP: u64 = 1 << 63;
@@ -105,7 +105,7 @@ impl Ready {
         if self.root.load(Ordering::Relaxed) == 0 {
             self.leave(waker);
             let before = self.root.fetch_or(ASLEEP, Ordering::AcqRel);
-            if before == 0 || removed() {
+            if before == 0 || removed(Mutant::SleepBlindly) {
                 return;
             }
             if self.root.fetch_and(!ASLEEP, Ordering::AcqRel) & ASLEEP == 0 {
@@ -137,17 +137,6 @@ impl Ready {
 }
 
 /// Whether the model's control has taken the look away that follows going to sleep.
-#[cfg(not(all(test, overdrive_loom)))]
-#[inline(always)]
-const fn removed() -> bool {
-    false
-}
-
-#[cfg(all(test, overdrive_loom))]
-fn removed() -> bool {
-    loom_models::REMOVED.get()
-}
-
 #[cfg(test)]
 #[cfg(not(overdrive_loom))]
 mod tests {
@@ -180,7 +169,6 @@ mod tests {
 
 #[cfg(all(test, overdrive_loom))]
 mod loom_models {
-    use std::cell::Cell;
     use std::sync::Arc;
     use std::task::Wake;
 
@@ -188,11 +176,7 @@ mod loom_models {
     use loom::thread;
 
     use super::*;
-
-    thread_local! {
-        /// Loom runs all threads of a model on the thread of its test.
-        pub(super) static REMOVED: Cell<bool> = const { Cell::new(false) };
-    }
+    use crate::sync::without;
 
     struct Unpark(thread::Thread);
 
@@ -263,14 +247,6 @@ mod loom_models {
     #[test]
     #[should_panic]
     fn loom_a_task_that_does_not_look_again_misses_one() {
-        struct Back;
-        impl Drop for Back {
-            fn drop(&mut self) {
-                REMOVED.set(false);
-            }
-        }
-        REMOVED.set(true);
-        let _back = Back;
-        everything_is_seen(2, [0, 1]);
+        without(Mutant::SleepBlindly, || everything_is_seen(2, [0, 1]));
     }
 }
