@@ -23,6 +23,8 @@ const LIBRARIES: &[&str] = &[
 ];
 /// The crates that have loom models.
 const MODELLED: &[&str] = &["overdrive-batch", "overdrive-pool"];
+/// The crates whose engines run under shuttle's random schedules.
+const SHUTTLED: &[&str] = &["overdrive-batch"];
 /// The benchmark suites; the scenarios of each compile without its peers.
 const SUITES: &[&str] = &[
     "batch",
@@ -74,6 +76,12 @@ const JOBS: &[Job] = &[
         true,
         loom,
     ),
+    job(
+        "shuttle",
+        "random schedules of whole engines, few",
+        true,
+        shuttle,
+    ),
     job("examples", "the example programs run", true, examples),
     job(
         "answers",
@@ -87,6 +95,12 @@ const JOBS: &[Job] = &[
         "the models with more preemptions",
         false,
         loom_deep,
+    ),
+    job(
+        "shuttle-deep",
+        "random schedules of whole engines, many",
+        false,
+        shuttle_deep,
     ),
     job(
         "properties",
@@ -279,6 +293,35 @@ fn loom() -> Outcome {
 
 fn loom_deep() -> Outcome {
     models("6")
+}
+
+/// The tests named `shuttle` of each crate that has them.
+fn schedules(environment: &[(&str, &str)]) -> Outcome {
+    all(SHUTTLED.iter().map(|package| {
+        let args = [
+            "test",
+            "--release",
+            "--lib",
+            "--package",
+            package,
+            "shuttle",
+        ];
+        let mut command = with(cargo(), &args);
+        command
+            .env("RUSTFLAGS", "--cfg overdrive_shuttle")
+            .env("CARGO_TARGET_DIR", target("shuttle"))
+            .env("CARGO_PROFILE_RELEASE_LTO", "off")
+            .envs(environment.iter().copied());
+        command
+    }))
+}
+
+fn shuttle() -> Outcome {
+    schedules(&[])
+}
+
+fn shuttle_deep() -> Outcome {
+    schedules(&[("OVERDRIVE_DEEP", "1")])
 }
 
 fn examples() -> Outcome {

@@ -13,6 +13,8 @@
 mod models;
 mod pace;
 mod queue;
+#[cfg(all(test, overdrive_shuttle))]
+mod storms;
 mod watch;
 mod work;
 

@@ -1,11 +1,17 @@
-//! The primitives that the loom models replace.
+//! The primitives that the models replace: loom's run every schedule of few steps, shuttle's random
+//! ones of many.
 
 #[cfg(overdrive_loom)]
 pub(crate) use loom::sync::{
     Mutex, MutexGuard,
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
-#[cfg(not(overdrive_loom))]
+#[cfg(overdrive_shuttle)]
+pub(crate) use shuttle::sync::{
+    Mutex, MutexGuard,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+#[cfg(not(any(overdrive_loom, overdrive_shuttle)))]
 pub(crate) use std::sync::{
     Mutex, MutexGuard,
     atomic::{AtomicBool, AtomicU64, Ordering},
@@ -19,10 +25,6 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// A guard that a control takes away, to show that its model notices.
-#[cfg_attr(
-    not(all(test, overdrive_loom)),
-    expect(dead_code, reason = "only a model removes a guard")
-)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mutant {
     /// A cell is said to be over before its slots are there.
