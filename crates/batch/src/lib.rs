@@ -28,11 +28,12 @@
 //!
 //! # Cost
 //!
-//! One lock around one queue. A submit takes it once and allocates the place of its result; a worker
-//! takes it twice or three times a batch, the last time for as long as it takes to hand all results
-//! out. A batch allocates two lists. Withdrawing an item moves up to half of the queued items.
-//! [`map_ordered`] allocates for the places that futures wait in, and not for each item. A [`Loader`]
-//! hashes each key once.
+//! A submit takes the lock of the batcher once and allocates nothing of its own: the places of a
+//! batch's results are one list, which serves batch after batch. Fetching the result takes the lock
+//! of that list. A worker takes the batcher's lock once or twice a batch, the last time for as long as
+//! it takes to hand the results out. A batch allocates two lists, that of the items and the handler's.
+//! Withdrawing an item is one write. [`map_ordered`] allocates nothing for items that are ready at
+//! once, and otherwise for as many as are in work.
 //!
 //! # Features
 //!
