@@ -3,8 +3,7 @@
 //! The queue holds all items that are in no running batch. Up to `capacity` of them are accepted,
 //! the submitters of the others wait for room; so room is given in order, by itself. Of the free
 //! workers at most one, the *gatherer*, looks at the queue; it takes a batch and hands the role on.
-//! Outcomes are left in, and fetched from, the [cells](crate::cell), which have locks of their own;
-//! the batcher's lock is taken before a cell's.
+//! Outcomes are left in, and fetched from, the [cells](crate::cell), without it.
 //!
 //! Nothing of the user's runs under a lock: what is to be woken or dropped is collected in
 //! [`After`] and seen to when the lock is free.
@@ -27,16 +26,16 @@ use std::time::Duration;
 use overdrive_core::{Clock, Deadline, Health, Priority, Timestamp};
 
 use self::pace::Pace;
-pub(crate) use self::queue::Placed;
 use self::queue::{Batch, Bounds, Queue};
 pub(crate) use self::watch::Goal;
 use self::watch::Watchers;
 pub(crate) use self::work::Verdict;
 use crate::after::After;
-use crate::cell::{Cell, Entry, Slot, Slots};
+use crate::cell::{Cell, Placed};
 use crate::error::SubmitError;
 use crate::settings::{Gather, Overload};
 use crate::slab::Slab;
+use crate::slots::{Entry, Found, Slot, Slots};
 use crate::stats::BatchStats;
 use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, lock};
 
@@ -320,28 +319,47 @@ impl<T, R, E> Shared<T, R, E> {
     }
 
     /// The item's outcome, if there is one; if not, `cx` is woken when there is.
-    pub(crate) fn poll(&self, placed: Placed, cx: &Context<'_>) -> Poll<Outcome<T, R, E>> {
+    pub(crate) fn poll(
+        &self,
+        mut placed: Placed,
+        cx: &Context<'_>,
+    ) -> Result<Outcome<T, R, E>, Placed> {
+        let cell = self.cells.get(placed.cell());
         let mut fresh = None;
         loop {
-            let poll = |slots: &mut Slots<_, _, _>| slots.poll(placed.slot, cx.waker(), &mut fresh);
-            let found = self.with_slots(placed, poll);
-            if let Some(poll) = found.into_poll() {
-                return poll;
+            match cell.fetch(placed) {
+                Ok(slot) => return Ok(slot.into_outcome()),
+                Err(back) => placed = back,
             }
-            fresh = Some(cx.waker().clone());
+            let found = {
+                let mut state = self.lock();
+                let slots = state.slots(&placed);
+                slots.map(|slots| slots.poll(&placed, cx.waker(), &mut fresh))
+            };
+            match found {
+                Some(Found::Done(outcome)) => return Ok(outcome),
+                Some(Found::Waits) => return Err(placed),
+                Some(Found::Registered(old)) => {
+                    drop(old);
+                    return Err(placed);
+                }
+                Some(Found::NeedsWaker) => fresh = Some(cx.waker().clone()),
+                // It is over by now.
+                None => {}
+            }
         }
     }
 
-    /// The slots of the item's batch, wherever they are.
-    fn with_slots<O>(&self, placed: Placed, f: impl FnOnce(&mut Slots<T, R, E>) -> O) -> O {
-        let cell = self.cells.get(placed.cell);
-        if !cell.is_over() {
-            let mut state = self.lock();
-            if let Some(slots) = state.slots(placed) {
-                return f(slots);
-            }
+    /// Does `f` with the slots of the item's batch; the item again if that is over.
+    fn with_slots<O>(
+        &self,
+        placed: Placed,
+        f: impl FnOnce(&mut Slots<T, R, E>, &Placed) -> O,
+    ) -> Result<O, Placed> {
+        match self.lock().slots(&placed) {
+            Some(slots) => Ok(f(slots, &placed)),
+            None => Err(placed),
         }
-        f(&mut cell.lock())
     }
 
     /// Counts an item whose deadline had passed before it was placed.
@@ -352,48 +370,60 @@ impl<T, R, E> Shared<T, R, E> {
     }
 
     /// Takes an item out whose deadline has passed, unless its batch is taken.
-    pub(crate) fn expire(&self, placed: Placed) -> Option<T> {
-        self.with(
-            |state, after| match state.queue.slots(placed)?.list[placed.slot as usize] {
-                Slot::Queued(_) => {
-                    let (left, batch) = state.queue.leave(placed)?;
-                    state.counts.expired += 1;
-                    self.retire(state, batch);
-                    state.settle(after);
-                    match left {
-                        Slot::Queued(entry) => Some(entry),
-                        _ => None,
-                    }
-                }
-                _ => None,
-            },
-        )
-        .map(|entry| entry.item)
+    pub(crate) fn expire(&self, placed: Placed) -> Result<T, Placed> {
+        let entry = self.with(|state, after| {
+            let slots = state.queue.slots(&placed)?;
+            if !matches!(slots.get_mut(placed.slot()), Slot::Queued(_)) {
+                return None;
+            }
+            let (left, batch) = state.queue.leave(&placed)?;
+            state.counts.expired += 1;
+            self.retire(state, batch);
+            state.settle(after);
+            Some(left)
+        });
+        match entry {
+            Some(Slot::Queued(entry)) => Ok(entry.item),
+            _ => Err(placed),
+        }
     }
 
     /// The submitter goes: its item is taken out, unless its batch is taken.
     pub(crate) fn withdraw(&self, placed: Placed) {
-        let mut left = None;
-        if !self.cells.get(placed.cell).is_over() {
-            left = self.with(|state, after| {
-                let (left, batch) = state.queue.leave(placed)?;
-                if matches!(left, Slot::Queued(_)) {
-                    state.counts.cancelled += 1;
-                }
-                self.retire(state, batch);
-                state.settle(after);
-                Some(left)
-            });
+        let placed = match self.cells.get(placed.cell()).fetch(placed) {
+            Ok(left) => return drop(left),
+            Err(placed) => placed,
+        };
+        let left = self.with(|state, after| {
+            let (left, batch) = state.queue.leave(&placed)?;
+            if matches!(left, Slot::Queued(_)) {
+                state.counts.cancelled += 1;
+            }
+            self.retire(state, batch);
+            state.settle(after);
+            Some(left)
+        });
+        match left {
+            Some(left) => drop(left),
+            None => self.leave(placed),
         }
-        let left =
-            left.unwrap_or_else(|| self.with_slots(placed, |slots| slots.leave(placed.slot)));
-        drop(left);
     }
 
     /// The submitter goes, and leaves its item to be processed.
     pub(crate) fn detach(&self, placed: Placed) {
-        let left = self.with_slots(placed, |slots| slots.detach(placed.slot));
-        drop(left);
+        match self.with_slots(placed, |slots, placed| slots.detach(placed)) {
+            Ok(left) => drop(left),
+            Err(placed) => self.leave(placed),
+        }
+    }
+
+    /// The submitter of an item whose batch is taken goes.
+    fn leave(&self, placed: Placed) {
+        match self.with_slots(placed, |slots, placed| slots.leave(placed)) {
+            Ok(left) => drop(left),
+            // It is over.
+            Err(placed) => drop(self.cells.get(placed.cell()).fetch(placed)),
+        }
     }
 
     /// A batch in which nothing waits any more: what was left for its submitters goes to its cell.
@@ -627,9 +657,9 @@ impl<T, R, E> State<T, R, E> {
     }
 
     /// The slots of the item's batch, unless that is over.
-    fn slots(&mut self, placed: Placed) -> Option<&mut Slots<T, R, E>> {
+    fn slots(&mut self, placed: &Placed) -> Option<&mut Slots<T, R, E>> {
         let mut running = self.desks.iter_mut().flat_map(|desk| &mut desk.batches);
-        let running = running.find(|batch| batch.number == placed.number);
+        let running = running.find(|batch| batch.number == placed.number());
         running
             .map(|batch| &mut batch.slots)
             .or_else(|| self.queue.slots(placed))

@@ -57,7 +57,8 @@
 //! | `stats` | [`BatchStats`] |
 //! | `engine` | the queue, and every change of state; `engine::work`: those that workers make |
 //! | `engine::queue` | the batches that gather, by urgency; `engine::pace`: how fast items come |
-//! | `cell`, `slab` | where the submitters of one batch fetch their outcomes |
+//! | `slots` | the places of those who submitted one batch's items |
+//! | `cell`, `slab` | where they fetch their outcomes, without a lock |
 //! | `after` | what is woken and dropped when the locks are free |
 //! | `isolate` | telling the items of a failed batch apart |
 //! | `announce` | [`Announced`]: items that are on their way |
@@ -82,6 +83,7 @@ mod parallel;
 mod park;
 mod settings;
 mod slab;
+mod slots;
 pub mod sql;
 mod stats;
 mod submit;

@@ -11,7 +11,8 @@ use overdrive_core::unwind::survive;
 use overdrive_core::{Deadline, Priority};
 
 use crate::batcher::Batcher;
-use crate::engine::{Placed, Shared, Terms};
+use crate::cell::Placed;
+use crate::engine::{Shared, Terms};
 use crate::error::SubmitError;
 use crate::workers;
 
@@ -136,22 +137,31 @@ impl<T, E> Submission<T, E> {
         if self.place(shared, Some(cx.waker())) {
             return Poll::Pending;
         }
-        if let Stage::Placed(placed) = self.stage {
-            let mut poll = shared.poll(placed, cx);
-            if poll.is_pending() && self.has_expired(shared) {
-                if let Some(item) = shared.expire(placed) {
-                    poll = Poll::Ready(Err(SubmitError::DeadlineExceeded(item)));
-                }
-            }
-            if poll.is_ready() {
-                self.stage = Stage::Over;
-            }
-            return poll;
-        }
         match std::mem::replace(&mut self.stage, Stage::Over) {
+            Stage::Placed(placed) => match self.fetch(shared, placed, cx) {
+                Ok(outcome) => Poll::Ready(outcome),
+                Err(placed) => {
+                    self.stage = Stage::Placed(placed);
+                    Poll::Pending
+                }
+            },
             Stage::Refused(error) => Poll::Ready(Err(error)),
             _ => panic!("polled after completion"),
         }
+    }
+
+    fn fetch<R>(
+        &self,
+        shared: &Shared<T, R, E>,
+        placed: Placed,
+        cx: &Context<'_>,
+    ) -> Result<Result<R, SubmitError<T, E>>, Placed> {
+        let placed = match shared.poll(placed, cx) {
+            Err(placed) if self.has_expired(shared) => placed,
+            polled => return polled,
+        };
+        let item = shared.expire(placed)?;
+        Ok(Err(SubmitError::DeadlineExceeded(item)))
     }
 
     fn has_expired<R>(&self, shared: &Shared<T, R, E>) -> bool {
@@ -403,12 +413,14 @@ impl<T, R, E> Future for Ticket<T, R, E> {
     /// # Panics
     /// When polled after completion.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let placed = self.placed.expect("polled after completion");
-        let poll = self.shared.poll(placed, cx);
-        if poll.is_ready() {
-            self.placed = None;
+        let placed = self.placed.take().expect("polled after completion");
+        match self.shared.poll(placed, cx) {
+            Ok(outcome) => Poll::Ready(outcome),
+            Err(placed) => {
+                self.placed = Some(placed);
+                Poll::Pending
+            }
         }
-        poll
     }
 }
 

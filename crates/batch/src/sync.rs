@@ -4,18 +4,65 @@
 #[cfg(overdrive_loom)]
 pub(crate) use loom::sync::{
     Mutex, MutexGuard,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 #[cfg(overdrive_shuttle)]
 pub(crate) use shuttle::sync::{
     Mutex, MutexGuard,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 #[cfg(not(any(overdrive_loom, overdrive_shuttle)))]
 pub(crate) use std::sync::{
     Mutex, MutexGuard,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
+
+/// A value that is reached through shared references, with loom's interface.
+#[cfg(not(overdrive_loom))]
+pub(crate) struct UnsafeCell<V>(std::cell::UnsafeCell<V>);
+
+#[cfg(not(overdrive_loom))]
+impl<V> UnsafeCell<V> {
+    pub(crate) const fn new(value: V) -> Self {
+        Self(std::cell::UnsafeCell::new(value))
+    }
+
+    pub(crate) const fn get_mut(&mut self) -> &mut V {
+        self.0.get_mut()
+    }
+
+    pub(crate) fn with<O>(&self, f: impl FnOnce(*const V) -> O) -> O {
+        f(self.0.get())
+    }
+
+    pub(crate) fn with_mut<O>(&self, f: impl FnOnce(*mut V) -> O) -> O {
+        f(self.0.get())
+    }
+}
+
+#[cfg(overdrive_loom)]
+pub(crate) struct UnsafeCell<V>(loom::cell::UnsafeCell<V>);
+
+#[cfg(overdrive_loom)]
+#[allow(unsafe_code, reason = "loom's cell has no safe way in")]
+impl<V> UnsafeCell<V> {
+    pub(crate) fn new(value: V) -> Self {
+        Self(loom::cell::UnsafeCell::new(value))
+    }
+
+    pub(crate) fn get_mut(&mut self) -> &mut V {
+        // SAFETY: the reference is exclusive.
+        self.0.with_mut(|value| unsafe { &mut *value })
+    }
+
+    pub(crate) fn with<O>(&self, f: impl FnOnce(*const V) -> O) -> O {
+        self.0.with(f)
+    }
+
+    pub(crate) fn with_mut<O>(&self, f: impl FnOnce(*mut V) -> O) -> O {
+        self.0.with_mut(f)
+    }
+}
 
 /// Takes a lock under which nothing of the user's runs, so that no panic can have poisoned it.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -10,7 +10,8 @@ use overdrive_core::{Priority, Timestamp};
 
 use super::Outcome;
 use crate::after::After;
-use crate::cell::{Entry, Slot, Slots};
+use crate::cell::Placed;
+use crate::slots::{Entry, Slot, Slots};
 
 /// By [`Priority`], the most urgent first.
 const LANES: usize = 3;
@@ -43,15 +44,6 @@ pub(crate) struct Batch<T, R, E> {
     sealed: bool,
     /// No item waits in the slots before.
     head: usize,
-}
-
-/// Where an item is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Placed {
-    pub(crate) cell: u32,
-    pub(crate) slot: u32,
-    pub(crate) number: u64,
-    pub(crate) lane: u8,
 }
 
 /// The bounds of a batch.
@@ -96,7 +88,7 @@ impl<T, R, E> Queue<T, R, E> {
         let lane = &mut self.lanes[which];
         let fits = |batch: &Batch<T, R, E>| {
             !batch.sealed
-                && batch.slots.list.len() < bounds.size
+                && batch.slots.len() < bounds.size
                 && batch.weight + weight <= bounds.weight
         };
         if !lane.back().is_some_and(fits) {
@@ -114,14 +106,8 @@ impl<T, R, E> Queue<T, R, E> {
             self.next_number += 1;
         }
         let batch = lane.back_mut().expect("there is an open one");
-        let placed = Placed {
-            cell: batch.cell,
-            slot: batch.slots.list.len() as u32,
-            number: batch.number,
-            lane: which as u8,
-        };
-        batch.slots.list.push(Slot::Queued(entry));
-        batch.slots.held += 1;
+        let place = (batch.cell, batch.number, which as u8);
+        let placed = Placed::new(&mut batch.slots, entry, place);
         batch.live += 1;
         batch.weight += weight;
         self.live += 1;
@@ -129,18 +115,18 @@ impl<T, R, E> Queue<T, R, E> {
     }
 
     /// The slots of the item's batch, if it still gathers.
-    pub(crate) fn slots(&mut self, placed: Placed) -> Option<&mut Slots<T, R, E>> {
+    pub(crate) fn slots(&mut self, placed: &Placed) -> Option<&mut Slots<T, R, E>> {
         let index = self.find(placed)?;
-        Some(&mut self.lanes[usize::from(placed.lane)][index].slots)
+        Some(&mut self.lanes[placed.lane()][index].slots)
     }
 
     /// The submitter goes. What it leaves behind, and its batch if that is no more; `None` if the
     /// batch has been taken.
-    pub(crate) fn leave(&mut self, placed: Placed) -> Option<Left<T, R, E>> {
+    pub(crate) fn leave(&mut self, placed: &Placed) -> Option<Left<T, R, E>> {
         let index = self.find(placed)?;
-        let lane = usize::from(placed.lane);
+        let lane = placed.lane();
         let batch = &mut self.lanes[lane][index];
-        let left = batch.slots.leave(placed.slot);
+        let left = batch.slots.leave(placed);
         if matches!(left, Slot::Queued(_)) {
             batch.live -= 1;
             self.live -= 1;
@@ -148,9 +134,9 @@ impl<T, R, E> Queue<T, R, E> {
         Some((left, self.vacate(lane, index)))
     }
 
-    fn find(&self, placed: Placed) -> Option<usize> {
-        let lane = &self.lanes[usize::from(placed.lane)];
-        lane.binary_search_by_key(&placed.number, |batch| batch.number)
+    fn find(&self, placed: &Placed) -> Option<usize> {
+        let lane = &self.lanes[placed.lane()];
+        lane.binary_search_by_key(&placed.number(), |batch| batch.number)
             .ok()
     }
 
@@ -230,9 +216,9 @@ impl<T, R, E> Queue<T, R, E> {
         let mut lanes = lane(priority)..LANES;
         let lane = lanes.rfind(|&lane| !self.lanes[lane].is_empty())?;
         let batch = self.lanes[lane].front_mut()?;
-        let waits = |slot: &Slot<T, R, E>| matches!(slot, Slot::Queued(_));
-        batch.head += batch.slots.list[batch.head..].iter().position(waits)?;
-        batch.slots.list[batch.head].end(end, after);
+        let waits = |slot: &mut Slot<T, R, E>| matches!(slot, Slot::Queued(_));
+        batch.head += batch.slots.iter_mut().skip(batch.head).position(waits)?;
+        batch.slots.get_mut(batch.head).end(end, after);
         batch.live -= 1;
         self.live -= 1;
         Some(self.vacate(lane, 0))

@@ -113,7 +113,7 @@ fn submit(engine: &Engine, item: u64, tally: &Tally) {
         must_fit: one_in(4),
         waker: one_in(2).then(|| waker.clone()),
     };
-    let Ok(placed) = engine.place(item, terms) else {
+    let Ok(mut placed) = engine.place(item, terms) else {
         tally.came_back.fetch_add(1, Ordering::SeqCst);
         return;
     };
@@ -133,9 +133,13 @@ fn submit(engine: &Engine, item: u64, tally: &Tally) {
         }
         patience -= 1;
         match engine.poll(placed, &Context::from_waker(&waker)) {
-            Poll::Ready(outcome) => break outcome,
-            Poll::Pending if patience < 3 => thread::yield_now(),
-            Poll::Pending => thread::park(),
+            Ok(outcome) => break outcome,
+            Err(back) => placed = back,
+        }
+        if patience < 3 {
+            thread::yield_now();
+        } else {
+            thread::park();
         }
     };
     match outcome {

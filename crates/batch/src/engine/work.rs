@@ -183,7 +183,7 @@ impl<T, R, E> Shared<T, R, E> {
                 continue;
             }
             items.reserve(batch.live);
-            for slot in &mut batch.slots.list {
+            for slot in batch.slots.iter_mut() {
                 items.extend(slot.take());
             }
             weight = weight.saturating_add(batch.weight);
