@@ -51,20 +51,27 @@ impl<T, R, E> After<T, R, E> {
     pub(crate) fn run(&mut self, workers: &[OnceLock<Waker>]) {
         if let Some(waker) = self.waker.take() {
             survive(|| waker.wake());
-            for waker in self.wakers.drain(..) {
-                survive(|| waker.wake());
+            if !self.wakers.is_empty() {
+                self.wakers.drain(..).for_each(|w| survive(|| w.wake()));
             }
         }
-        if let Some(first) = self.worker.take() {
-            for worker in std::iter::once(first).chain(self.workers.drain(..)) {
-                if let Some(waker) = workers[worker].get() {
-                    survive(|| waker.wake_by_ref());
-                }
+        if let Some(worker) = self.worker.take() {
+            rouse(workers, worker);
+            if !self.workers.is_empty() {
+                self.workers.drain(..).for_each(|w| rouse(workers, w));
             }
         }
-        for outcome in self.unwanted.drain(..) {
-            survive(|| drop(outcome));
+        if !self.unwanted.is_empty() {
+            self.unwanted
+                .drain(..)
+                .for_each(|one| survive(|| drop(one)));
         }
+    }
+}
+
+fn rouse(workers: &[OnceLock<Waker>], worker: usize) {
+    if let Some(waker) = workers[worker].get() {
+        survive(|| waker.wake_by_ref());
     }
 }
 

@@ -40,10 +40,10 @@ pub(crate) async fn work<T, R, E, L, A, AFut, F, Fut>(
     let mut known = None;
     loop {
         let mut lease = Ok(None);
-        let mut next = step(&place, known.take(), false).await;
+        let mut next = step(&place, known.take(), false, &mut after).await;
         if matches!(next, Next::Lease) {
             lease = caught(|| (handler.acquire)(), || ()).await.map(Some);
-            next = step(&place, None, true).await;
+            next = step(&place, None, true, &mut after).await;
         }
         match next {
             Next::Ended => return,
@@ -65,13 +65,14 @@ async fn step<T, R, E>(
     place: &Place<T, R, E>,
     mut known: Option<Next<T>>,
     leased: bool,
+    after: &mut After<T, R, E>,
 ) -> Next<T> {
     let mut timer: Option<Pin<Box<Sleep>>> = None;
     poll_fn(|cx| {
         place.shared.enlist(place.worker, cx.waker());
         loop {
             let next = known.take();
-            match next.unwrap_or_else(|| place.shared.next(place.worker, leased)) {
+            match next.unwrap_or_else(|| place.shared.next(place.worker, leased, after)) {
                 Next::Tick => {
                     // Behind every task that is ready on this thread. tokio's own `yield_now`
                     // would wait for the drivers as well.

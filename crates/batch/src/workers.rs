@@ -96,7 +96,7 @@ where
     shared.enlist(*worker, &waker);
     let mut after = After::new();
     let mut lease = Ok(None);
-    let mut next = shared.next(*worker, false);
+    let mut next = shared.next(*worker, false, &mut after);
     loop {
         let leased = !matches!(lease, Ok(None));
         match next {
@@ -118,7 +118,7 @@ where
             Next::Park(limit) => parker.park(limit),
             Next::Ended => return,
         }
-        next = shared.next(*worker, !matches!(lease, Ok(None)));
+        next = shared.next(*worker, !matches!(lease, Ok(None)), &mut after);
     }
 }
 

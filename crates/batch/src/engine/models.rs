@@ -73,7 +73,7 @@ fn fetch(engine: &Engine, mut placed: Placed) -> Outcome<Arc<u64>, Arc<u64>, ()>
 fn work(engine: &Engine) {
     engine.enlist(0, &own_waker());
     let mut after = After::new();
-    let mut next = engine.next(0, false);
+    let mut next = engine.next(0, false, &mut after);
     loop {
         match next {
             Next::Batch(items) => {
@@ -84,7 +84,7 @@ fn work(engine: &Engine) {
             Next::Ended => break,
             Next::Lease | Next::Tick => unreachable!("the rules have neither"),
         }
-        next = engine.next(0, false);
+        next = engine.next(0, false, &mut after);
     }
     engine.worker_gone(0);
 }

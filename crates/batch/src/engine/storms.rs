@@ -84,7 +84,7 @@ fn verdict(items: Vec<u64>) -> Verdict<u64, &'static str> {
 fn work(engine: &Engine, worker: usize, tally: &Tally) {
     engine.enlist(worker, &own_waker());
     let mut after = After::new();
-    let mut next = engine.next(worker, false);
+    let mut next = engine.next(worker, false, &mut after);
     loop {
         match next {
             Next::Batch(items) => {
@@ -100,7 +100,7 @@ fn work(engine: &Engine, worker: usize, tally: &Tally) {
             Next::Ended => break,
             Next::Lease => unreachable!("the rules have none"),
         }
-        next = engine.next(worker, false);
+        next = engine.next(worker, false, &mut after);
     }
     engine.worker_gone(worker);
 }

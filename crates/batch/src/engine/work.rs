@@ -48,10 +48,12 @@ impl<T, R, E> Shared<T, R, E> {
     }
 
     /// What `worker`, which is free, is to do. `leased` says that it has acquired what the handler
-    /// runs with.
-    pub(crate) fn next(&self, worker: usize, leased: bool) -> Next<T> {
+    /// runs with. `after` is used, and as empty as before.
+    pub(crate) fn next(&self, worker: usize, leased: bool, after: &mut After<T, R, E>) -> Next<T> {
         let now = self.time();
-        self.with(|state, after| self.decide(state, worker, leased, now, after))
+        let next = self.decide(&mut self.lock(), worker, leased, now, after);
+        after.run(&self.wakers);
+        next
     }
 
     fn decide(
@@ -182,7 +184,11 @@ impl<T, R, E> Shared<T, R, E> {
                 self.retire(state, Some(batch));
                 continue;
             }
-            items.reserve(batch.live);
+            if items.is_empty() {
+                items = Vec::with_capacity(batch.live);
+            } else {
+                items.reserve(batch.live);
+            }
             for slot in batch.slots.iter_mut() {
                 items.extend(slot.take());
             }
