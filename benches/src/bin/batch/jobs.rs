@@ -139,6 +139,8 @@ pub(crate) struct ClosedLoop<W> {
     scenario: Scenario,
     tasks: u64,
     rounds: u64,
+    /// So many tasks submit the same items.
+    sharing: u64,
     limits: Limits,
     work: PhantomData<fn() -> W>,
 }
@@ -149,9 +151,15 @@ impl<W: Work> ClosedLoop<W> {
             scenario: scenario.own_threads().per_op(tasks * rounds),
             tasks,
             rounds,
+            sharing: 1,
             limits,
             work: PhantomData,
         }
+    }
+
+    /// That many tasks at a time submit the same items.
+    pub(crate) fn sharing(self, sharing: u64) -> Self {
+        Self { sharing, ..self }
     }
 
     pub(crate) fn scenario(self) -> Scenario {
@@ -169,6 +177,7 @@ impl<W: Work> ClosedLoop<W> {
             scenario,
             tasks,
             rounds,
+            sharing,
             limits,
             work,
         } = self;
@@ -187,7 +196,8 @@ impl<W: Work> ClosedLoop<W> {
                         let tasks: Vec<_> = (0..tasks)
                             .map(|task| {
                                 let (work, batcher) = (work.clone(), batcher.clone());
-                                tokio::spawn(submitter(work, batcher, task * each, each))
+                                let start = task / sharing * each;
+                                tokio::spawn(submitter(work, batcher, start, each))
                             })
                             .collect();
                         let mut sum = 0_u64;
@@ -203,6 +213,7 @@ impl<W: Work> ClosedLoop<W> {
             scenario: scenario.with(contender),
             tasks,
             rounds,
+            sharing,
             limits,
             work,
         }

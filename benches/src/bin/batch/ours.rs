@@ -1,11 +1,12 @@
 //! The batcher of this project.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
 use std::time::Duration;
 
-use overdrive_batch::{Batcher, BatcherBuilder, Gather};
+use overdrive_batch::{Batcher, BatcherBuilder, Gather, Loader};
 
-use crate::jobs::{Limits, Submit, Work};
+use crate::jobs::{Limits, Noop, Submit, Work, answer};
 
 /// The version shown in the table.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -81,5 +82,40 @@ impl<W: Work> Submit<W> for Ours<W> {
     async fn submit(&mut self, item: W::Item) -> W::Out {
         let result = self.0.submit(item).await;
         result.unwrap_or_else(|error| panic!("the handler never fails, but {error}"))
+    }
+}
+
+/// The loader, as it comes.
+#[derive(Clone)]
+pub(crate) struct Keys(Loader<u64, u64, Infallible>);
+
+pub(crate) fn loader(_: Noop, limits: Limits) -> Keys {
+    let built = Loader::builder()
+        .max_keys(limits.max_size)
+        .workers(limits.slots)
+        .build(|keys: Vec<u64>| async move {
+            let found: HashMap<u64, u64> = keys.iter().map(|&n| (n, answer(n))).collect();
+            Ok(found)
+        });
+    Keys(built.expect("the settings are valid"))
+}
+
+/// With values by the place of their keys, not by key.
+pub(crate) fn loader_by_place(_: Noop, limits: Limits) -> Keys {
+    let built = Loader::builder()
+        .max_keys(limits.max_size)
+        .workers(limits.slots)
+        .build(|keys: Vec<u64>| async move {
+            let found: Vec<Option<u64>> = keys.into_iter().map(|n| Some(answer(n))).collect();
+            Ok(found)
+        });
+    Keys(built.expect("the settings are valid"))
+}
+
+impl Submit<Noop> for Keys {
+    async fn submit(&mut self, n: u64) -> u64 {
+        let found = self.0.load(n).await;
+        let found = found.unwrap_or_else(|error| panic!("the function never fails, but {error}"));
+        found.expect("there is a value for every key")
     }
 }

@@ -16,6 +16,7 @@ pub(crate) fn suite() -> Vec<Scenario> {
         noop_1000(),
         noop_10000(),
         lone_loop(),
+        loader_dup(),
         cpu_20us_100(),
         io_1ms_100(),
         sync::sync_32(),
@@ -74,6 +75,25 @@ fn noop_10000() -> Scenario {
         .row(Role::Context, "capacity 16,384", VERSION, ours::roomy)
         .scenario()
         .slow()
+}
+
+fn loader_dup() -> Scenario {
+    let scenario = Scenario::time(
+        "batch/loader_dup",
+        "100 tasks, each loads the value of a key; each key is loaded by two tasks",
+    )
+    .input(
+        "u64; batches of up to 100 loads, found values in a hash map; a runtime with two workers",
+    )
+    .threads(&[2])
+    .check_ops(2);
+    let rows = ClosedLoop::new(scenario, 100, 10, LIMITS)
+        .sharing(2)
+        .row(Role::Ours, "overdrive-batch", VERSION, ours::loader)
+        .row(Role::Context, "by place", VERSION, ours::loader_by_place);
+    #[cfg(feature = "batch-peers")]
+    let rows = peers::by_key(rows);
+    rows.scenario()
 }
 
 fn lone_loop() -> Scenario {

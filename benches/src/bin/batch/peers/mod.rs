@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use overdrive_bench::results::Role;
 
-use crate::jobs::{ClosedLoop, Cost, Work};
+use crate::jobs::{ClosedLoop, Cost, Noop, Work};
 use crate::scenarios::version;
 
 /// The shortest that tokio's timer can wait, for those who cannot do without.
@@ -80,6 +80,16 @@ pub(crate) fn loaders<C: Cost>(rows: ClosedLoop<C>) -> ClosedLoop<C> {
         "dataloader",
         &version("dataloader"),
         loader::new,
+    )
+}
+
+/// Those who load values by key, each key of a batch once.
+pub(crate) fn by_key(rows: ClosedLoop<Noop>) -> ClosedLoop<Noop> {
+    loaders(rows).row(
+        Role::Peer,
+        "scuffle-batching",
+        &version("scuffle-batching"),
+        scuffle::loader,
     )
 }
 
