@@ -179,7 +179,7 @@ impl<T: Send + 'static> BatcherBuilder<T> {
         R: Send + 'static,
         E: Send + Sync + 'static,
     {
-        self.threads(false, || Ok(()), move |(), items| handler(items))
+        self.threads(|| Some(()), || Ok(()), move |(), items| handler(items))
     }
 
     /// As [`build_sync`](Self::build_sync), for a handler that runs with something it has to wait
@@ -203,12 +203,12 @@ impl<T: Send + 'static> BatcherBuilder<T> {
         E: Send + Sync + 'static,
         L: 'static,
     {
-        self.threads(true, acquire, handler)
+        self.threads(|| None, acquire, handler)
     }
 
     fn threads<L, A, F, R, E>(
         self,
-        leases: bool,
+        at_hand: fn() -> Option<L>,
         acquire: A,
         call: F,
     ) -> Result<Batcher<T, R, E>, ConfigError>
@@ -220,9 +220,13 @@ impl<T: Send + 'static> BatcherBuilder<T> {
         L: 'static,
     {
         let mut rules = self.rules(|| Arc::new(PreciseClock))?;
-        rules.leases = leases;
+        rules.leases = at_hand().is_none();
         let shared = Arc::new(Shared::new(rules));
-        let handler = Arc::new(Handler { acquire, call });
+        let handler = Arc::new(Handler {
+            at_hand,
+            acquire,
+            call,
+        });
         let threads = start(&shared, |place| spawn_thread(place, Arc::clone(&handler)))?;
         Ok(Batcher::new(shared, Workers::Threads(threads)))
     }
@@ -248,7 +252,7 @@ impl<T: Send + 'static> BatcherBuilder<T> {
         E: Send + Sync + 'static,
     {
         let acquire = || std::future::ready(Ok(()));
-        self.tasks(false, acquire, move |(), items| handler(items))
+        self.tasks(|| Some(()), acquire, move |(), items| handler(items))
     }
 
     /// As [`build`](Self::build), for a handler that runs with something it has to wait for: see
@@ -294,13 +298,13 @@ impl<T: Send + 'static> BatcherBuilder<T> {
         E: Send + Sync + 'static,
         L: Send + 'static,
     {
-        self.tasks(true, acquire, handler)
+        self.tasks(|| None, acquire, handler)
     }
 
     #[cfg(feature = "tokio")]
     fn tasks<L, A, AFut, F, Fut, R, E>(
         self,
-        leases: bool,
+        at_hand: fn() -> Option<L>,
         acquire: A,
         call: F,
     ) -> Result<Batcher<T, R, E>, ConfigError>
@@ -314,7 +318,7 @@ impl<T: Send + 'static> BatcherBuilder<T> {
         L: Send + 'static,
     {
         let mut rules = self.rules(|| Arc::new(crate::tasks::TokioClock))?;
-        rules.leases = leases;
+        rules.leases = at_hand().is_none();
         rules.computes = true;
         let runtime = tokio::runtime::Handle::try_current();
         let runtime = runtime.map_err(|_| ConfigError::Missing { field: "runtime" })?;
@@ -328,7 +332,11 @@ impl<T: Send + 'static> BatcherBuilder<T> {
             }
         }
         let shared = Arc::new(Shared::new(rules));
-        let handler = Arc::new(Handler { acquire, call });
+        let handler = Arc::new(Handler {
+            at_hand,
+            acquire,
+            call,
+        });
         let tasks = places(&shared)
             .map(|place| runtime.spawn(crate::tasks::work(place, Arc::clone(&handler))))
             .map(|task| task.abort_handle())
@@ -458,6 +466,7 @@ mod tests {
         let rules = builder.rules(|| Arc::new(PreciseClock)).unwrap();
         let shared = Arc::new(Shared::<u8, u8, Infallible>::new(rules));
         let handler = Arc::new(Handler {
+            at_hand: || Some(()),
             acquire: || Ok(()),
             call: |(), items| Ok::<Vec<u8>, Infallible>(items),
         });

@@ -29,7 +29,7 @@ impl Clock for TokioClock {
 /// What a worker task does until the batcher is closed and has nothing left.
 pub(crate) async fn work<T, R, E, L, A, AFut, F, Fut>(
     place: Place<T, R, E>,
-    handler: Arc<Handler<A, F>>,
+    handler: Arc<Handler<A, F, L>>,
 ) where
     A: Fn() -> AFut,
     AFut: Future<Output = Result<L, E>>,
@@ -38,6 +38,11 @@ pub(crate) async fn work<T, R, E, L, A, AFut, F, Fut>(
 {
     let mut after = After::new();
     let mut known = None;
+    poll_fn(|cx| {
+        place.shared.enlist(place.worker, cx.waker());
+        Poll::Ready(())
+    })
+    .await;
     loop {
         let mut lease = Ok(None);
         let mut next = step(&place, known.take(), false, &mut after).await;
@@ -69,7 +74,6 @@ async fn step<T, R, E>(
 ) -> Next<T> {
     let mut timer: Option<Pin<Box<Sleep>>> = None;
     poll_fn(|cx| {
-        place.shared.enlist(place.worker, cx.waker());
         loop {
             let next = known.take();
             match next.unwrap_or_else(|| place.shared.next(place.worker, leased, after)) {
@@ -97,7 +101,7 @@ async fn step<T, R, E>(
 /// Runs a batch: in parts, if it fails and its items are to be told apart.
 async fn run<T, R, E, L, A, AFut, F, Fut>(
     place: &Place<T, R, E>,
-    handler: &Handler<A, F>,
+    handler: &Handler<A, F, L>,
     mut lease: Option<L>,
     items: Vec<T>,
 ) -> Verdict<R, E>
@@ -124,7 +128,7 @@ where
 /// One call of the handler, with a lease of its own unless there is one.
 async fn attempt<T, R, E, L, A, AFut, F, Fut>(
     place: &Place<T, R, E>,
-    handler: &Handler<A, F>,
+    handler: &Handler<A, F, L>,
     lease: Option<L>,
     items: Vec<T>,
 ) -> Result<Vec<R>, Cause<E>>
@@ -135,7 +139,7 @@ where
     Fut: Future<Output = Result<Vec<R>, E>>,
 {
     let suspended = || place.shared.suspended(place.worker);
-    let lease = match lease {
+    let lease = match lease.or_else(handler.at_hand) {
         Some(lease) => lease,
         None => caught(|| (handler.acquire)(), suspended).await?,
     };

@@ -40,7 +40,9 @@ pub(crate) fn may_block<T, R, E>(shared: &Arc<Shared<T, R, E>>) {
 }
 
 /// What runs batches: the way to what a batch needs, and what then runs it.
-pub(crate) struct Handler<A, F> {
+pub(crate) struct Handler<A, F, L> {
+    /// What it needs, where that is nothing.
+    pub(crate) at_hand: fn() -> Option<L>,
     pub(crate) acquire: A,
     pub(crate) call: F,
 }
@@ -60,12 +62,13 @@ impl<T, R, E> Drop for Place<T, R, E> {
 /// Starts a worker thread, which ends when the batcher is closed and has nothing left.
 pub(crate) fn spawn_thread<T, R, E, L, A, F>(
     place: Place<T, R, E>,
-    handler: Arc<Handler<A, F>>,
+    handler: Arc<Handler<A, F, L>>,
 ) -> std::io::Result<JoinHandle<()>>
 where
     T: Send + 'static,
     R: Send + 'static,
     E: Send + Sync + 'static,
+    L: 'static,
     A: Fn() -> Result<L, E> + Send + Sync + 'static,
     F: Fn(L, Vec<T>) -> Result<Vec<R>, E> + Send + Sync + 'static,
 {
@@ -85,7 +88,7 @@ pub(crate) fn join(threads: Vec<JoinHandle<()>>) {
     }
 }
 
-fn work<T, R, E, L, A, F>(place: &Place<T, R, E>, handler: &Handler<A, F>)
+fn work<T, R, E, L, A, F>(place: &Place<T, R, E>, handler: &Handler<A, F, L>)
 where
     A: Fn() -> Result<L, E>,
     F: Fn(L, Vec<T>) -> Result<Vec<R>, E>,
@@ -125,7 +128,7 @@ where
 /// Runs a batch: in parts, if it fails and its items are to be told apart.
 fn run<T, R, E, L, A, F>(
     shared: &Shared<T, R, E>,
-    handler: &Handler<A, F>,
+    handler: &Handler<A, F, L>,
     mut lease: Option<L>,
     items: Vec<T>,
 ) -> Verdict<R, E>
@@ -147,7 +150,7 @@ where
 
 /// One call of the handler, with a lease of its own unless there is one.
 fn attempt<T, R, E, L, A, F>(
-    handler: &Handler<A, F>,
+    handler: &Handler<A, F, L>,
     lease: Option<L>,
     items: Vec<T>,
 ) -> Result<Vec<R>, Cause<E>>
@@ -155,7 +158,7 @@ where
     A: Fn() -> Result<L, E>,
     F: Fn(L, Vec<T>) -> Result<Vec<R>, E>,
 {
-    let lease = match lease {
+    let lease = match lease.or_else(handler.at_hand) {
         Some(lease) => lease,
         None => caught(|| (handler.acquire)())?,
     };
