@@ -26,7 +26,7 @@ use self::pace::Pace;
 pub(crate) use self::queue::Placed;
 use self::queue::{Batch, Bounds, Queue};
 pub(crate) use self::watch::Goal;
-use self::watch::Watchers;
+pub(crate) use self::watch::Watchers;
 pub(crate) use self::work::Verdict;
 use crate::after::After;
 use crate::cell::{Cell, Entry, Slot, Slots};

@@ -40,7 +40,7 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `tokio` | `BatcherBuilder::build` and `LoaderBuilder::build` for async handlers, `drain`, `shutdown` |
+//! | `tokio` | `BatcherBuilder::build`, `KeyedBatcherBuilder::build` and `LoaderBuilder::build` for async handlers, `drain`, `shutdown` |
 //! | `serde` | [`BatchSettings`] from and to configuration files |
 //!
 //! # Map
@@ -63,6 +63,8 @@
 //! | `workers`, `tasks` | threads and tokio tasks that run batches |
 //! | `park` | waiting on a thread |
 //! | `parallel` | [`map_ordered`], [`map_ordered_into`], [`try_map_ordered`], [`ParallelBatch`] |
+//! | `keyed` | [`KeyedBatcher`]; `keyed::hub`: the map of keys and the turns they take |
+//! | `keyed::group` | one key: an engine with virtual workers; `keyed::crew`: the real ones |
 //! | `loader` | [`Loader`], [`LoadCache`], [`LoadError`] |
 //! | [`sql`] | many rows in one statement: chunks, columns, placeholders, order by key |
 
@@ -76,6 +78,7 @@ mod cell;
 mod engine;
 mod error;
 mod isolate;
+mod keyed;
 mod loader;
 mod parallel;
 mod park;
@@ -96,6 +99,10 @@ pub use crate::announce::Announced;
 pub use crate::batcher::Batcher;
 pub use crate::builder::{BatcherBuilder, MAX_CAPACITY, MAX_MAX_SIZE, MAX_MAX_WAIT, MAX_WORKERS};
 pub use crate::error::{SubmitError, TrySubmitError};
+pub use crate::keyed::{
+    KeyedBatcher, KeyedBatcherBuilder, KeyedFlush, KeyedSubmit, KeyedSubmitOwned, KeyedTicket,
+    MAX_MAX_KEYS,
+};
 pub use crate::loader::{LoadCache, LoadError, Loaded, Loader, LoaderBuilder, LoaderStats};
 pub use crate::parallel::{
     ItemError, MAX_CONCURRENCY, ParallelBatch, ParallelBatchBuilder, ParallelBatchStats, Progress,
