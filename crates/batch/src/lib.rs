@@ -32,7 +32,8 @@
 //! takes it twice or three times a batch, the last time for as long as it takes to hand all results
 //! out. A batch allocates two lists. Withdrawing an item moves up to half of the queued items.
 //! [`map_ordered`] allocates for the places that futures wait in, and not for each item. A [`Loader`]
-//! hashes each key once.
+//! hashes each key once. A [`KeyedBatcher`] adds to a batcher's cost that of a map of keys, and its
+//! one lock.
 //!
 //! # Features
 //!

@@ -204,6 +204,7 @@ impl<T, R, E> Shared<T, R, E> {
     }
 
     /// The worker's handler waits for something: a further batch may run beside it.
+    #[cfg(feature = "tokio")]
     pub(crate) fn suspended(&self, worker: usize) {
         self.with(|state, after| {
             state.suspend(worker);
