@@ -7,6 +7,7 @@ use std::future::{Future, pending};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
@@ -31,6 +32,21 @@ fn ends(test: impl Future<Output = ()>) {
     runtime.block_on(async {
         tokio::time::timeout(LONG, test).await.expect("it hangs");
     });
+}
+
+/// Runs a test on threads that must not hang.
+fn returns(test: impl FnOnce() + Send + 'static) {
+    let (tell, ended) = channel();
+    let thread = thread::spawn(move || {
+        test();
+        let _heard = tell.send(());
+    });
+    match ended.recv_timeout(LONG) {
+        Err(RecvTimeoutError::Timeout) => panic!("it hangs"),
+        _ => thread
+            .join()
+            .unwrap_or_else(|p| std::panic::resume_unwind(p)),
+    }
 }
 
 async fn echo(_: u32, items: Vec<u64>) -> Result<Vec<u64>, Infallible> {
@@ -61,27 +77,29 @@ fn a_tick_lets_all_ready_submitters_of_a_key_into_its_batch() {
 
 #[test]
 fn an_async_handler_serves_threads() {
-    let runtime = Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
-    let entered = runtime.enter();
-    let batcher = KeyedBatcher::builder().max_idle_keys(2).build(echo);
-    let batcher = batcher.unwrap();
-    drop(entered);
-    thread::scope(|scope| {
-        for thread in 0..4 {
-            let batcher = &batcher;
-            scope.spawn(move || {
-                for n in 0..200 {
-                    let result = batcher.submit_blocking((thread + n as u32) % 7, n);
-                    assert_eq!(result.unwrap(), n);
-                }
-            });
-        }
+    returns(|| {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        let entered = runtime.enter();
+        let batcher = KeyedBatcher::builder().max_idle_keys(2).build(echo);
+        let batcher = batcher.unwrap();
+        drop(entered);
+        thread::scope(|scope| {
+            for thread in 0..4 {
+                let batcher = &batcher;
+                scope.spawn(move || {
+                    for n in 0..200 {
+                        let result = batcher.submit_blocking((thread + n as u32) % 7, n);
+                        assert_eq!(result.unwrap(), n);
+                    }
+                });
+            }
+        });
+        assert!(batcher.shutdown_blocking(LONG).is_complete());
     });
-    assert!(batcher.shutdown_blocking(LONG).is_complete());
 }
 
 #[test]
@@ -182,44 +200,72 @@ fn a_drain_that_comes_to_its_deadline_drops_the_handlers_that_wait() {
 
 #[test]
 fn a_runtime_that_is_dropped_abandons_everything() {
-    for threads in [0, 2] {
-        let runtime = if threads == 0 {
-            current_thread()
-        } else {
-            let mut builder = Builder::new_multi_thread();
-            builder.worker_threads(threads).build().unwrap()
-        };
-        let entered = runtime.enter();
-        let batcher = KeyedBatcher::builder()
-            .workers(2)
-            .build(|_: u32, _: Vec<u64>| pending::<Result<Vec<u64>, Infallible>>());
-        let batcher = batcher.unwrap();
-        drop(entered);
-        let tickets: Vec<_> = (0..5).map(|n| batcher.try_submit(n, 7).unwrap()).collect();
-        runtime.block_on(async {
-            while batcher.stats().running < 2 {
-                tokio::task::yield_now().await;
+    returns(|| {
+        for threads in [0, 2] {
+            let runtime = if threads == 0 {
+                current_thread()
+            } else {
+                let mut builder = Builder::new_multi_thread();
+                builder.worker_threads(threads).build().unwrap()
+            };
+            let entered = runtime.enter();
+            let batcher = KeyedBatcher::builder()
+                .workers(2)
+                .build(|_: u32, _: Vec<u64>| pending::<Result<Vec<u64>, Infallible>>());
+            let batcher = batcher.unwrap();
+            drop(entered);
+            let tickets: Vec<_> = (0..5).map(|n| batcher.try_submit(n, 7).unwrap()).collect();
+            runtime.block_on(async {
+                while batcher.stats().running < 2 {
+                    tokio::task::yield_now().await;
+                }
+            });
+            drop(runtime);
+            for ticket in tickets {
+                assert!(matches!(
+                    ticket.wait_blocking(),
+                    Err(SubmitError::Abandoned(_))
+                ));
             }
-        });
-        drop(runtime);
-        for ticket in tickets {
             assert!(matches!(
-                ticket.wait_blocking(),
-                Err(SubmitError::Abandoned(_))
+                batcher.try_submit(1, 1),
+                Err(TrySubmitError::Closed(1))
             ));
+            assert!(batcher.shutdown_blocking(Deadline::NEVER).is_complete());
+            let stats = batcher.stats();
+            assert_eq!(
+                (stats.abandoned, stats.rejected, stats.submitted),
+                (5, 1, 6)
+            );
+            assert_eq!(batcher.keys(), 0);
         }
-        assert!(matches!(
-            batcher.try_submit(1, 1),
-            Err(TrySubmitError::Closed(1))
-        ));
-        assert!(batcher.shutdown_blocking(Deadline::NEVER).is_complete());
-        let stats = batcher.stats();
-        assert_eq!(
-            (stats.abandoned, stats.rejected, stats.submitted),
-            (5, 1, 6)
-        );
-        assert_eq!(batcher.keys(), 0);
-    }
+    });
+}
+
+#[test]
+fn a_runtime_that_is_dropped_with_idle_workers_closes_the_batcher() {
+    returns(|| {
+        for ran in [false, true] {
+            let runtime = current_thread();
+            let entered = runtime.enter();
+            let batcher = KeyedBatcher::builder().workers(2).build(echo).unwrap();
+            drop(entered);
+            if ran {
+                assert_eq!(runtime.block_on(batcher.submit(1, 1)).unwrap(), 1);
+            }
+            // Nobody looks at it before the runtime goes.
+            let ticket = batcher.try_submit(2, 2).unwrap();
+            drop(runtime);
+            let outcome = ticket.wait_blocking();
+            assert!(matches!(outcome, Err(SubmitError::Abandoned(Some(2)))));
+            assert!(matches!(
+                batcher.try_submit(1, 3),
+                Err(TrySubmitError::Closed(3))
+            ));
+            assert!(batcher.shutdown_blocking(Deadline::NEVER).is_complete());
+            assert_eq!(batcher.keys(), 0);
+        }
+    });
 }
 
 #[test]
