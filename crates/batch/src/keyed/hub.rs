@@ -404,3 +404,72 @@ fn wake_each(wakers: Vec<Waker>) {
         survive(|| waker.wake());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use overdrive_core::clock::PreciseClock;
+
+    use super::*;
+    use crate::BatcherBuilder;
+
+    type Small = Hub<u8, u8, u8, Infallible>;
+
+    fn small() -> Arc<Small> {
+        let rules = BatcherBuilder::new().workers(1);
+        let rules = rules.rules(|| Arc::new(PreciseClock)).unwrap();
+        Arc::new(Hub::new(rules, 1, 2, 2))
+    }
+
+    #[test]
+    fn of_two_that_make_a_key_at_the_same_time_one_goes_in() {
+        let hub = small();
+        let [first, second, third, fourth] = [1, 1, 2, 3].map(|key| Group::new(&hub, key, 7));
+        let mut evicted = None;
+        // None of them has found one.
+        let hold = hub.enter(&first, &[], &mut evicted).ok().unwrap().unwrap();
+        assert!(matches!(hub.enter(&second, &[], &mut evicted), Ok(None)));
+        assert!(matches!(hub.candidate(7, &[]), Ok(Some(found)) if found.group.key() == &1));
+        // Those of other keys are known to be.
+        let others = [Arc::clone(&first)];
+        assert!(matches!(
+            hub.enter(&third, &others, &mut evicted),
+            Ok(Some(_))
+        ));
+        assert_eq!((hub.keys(), evicted.is_none()), (2, true));
+        // The one at rest makes room, and the one that is held does not.
+        let others = [first, third];
+        let fourth = hub.enter(&fourth, &others, &mut evicted).ok().unwrap();
+        assert!(evicted.is_some_and(|group| group.key() == &2));
+        assert!(matches!(hub.candidate(8, &[]), Err(Denied::Full)));
+        drop((hold, fourth));
+        assert!(matches!(hub.candidate(8, &[]), Ok(None)));
+    }
+
+    #[test]
+    fn what_is_made_when_the_end_comes_stays_out() {
+        let hub = small();
+        let group = Group::new(&hub, 1, 7);
+        assert!(matches!(hub.candidate(7, &[]), Ok(None)));
+        hub.close();
+        assert!(matches!(
+            hub.enter(&group, &[], &mut None),
+            Err(Denied::Closed)
+        ));
+        assert!(matches!(hub.candidate(7, &[]), Err(Denied::Closed)));
+        assert_eq!((hub.keys(), hub.stats().rejected), (0, 2));
+    }
+
+    #[test]
+    fn the_row_of_those_at_rest_stays_short() {
+        let hub = small();
+        let group = Group::new(&hub, 1, 7);
+        drop(hub.enter(&group, &[], &mut None));
+        for _ in 0..1_000 {
+            drop(hub.candidate(7, &[]));
+        }
+        assert!(lock(&hub.state).rests.len() <= 2 + 64 + 1);
+        assert_eq!(lock(&hub.state).resting, 1);
+    }
+}
