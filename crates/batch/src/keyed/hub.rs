@@ -9,7 +9,6 @@
 //! The hub's lock is taken before a group's. No code of the user's runs under it: keys are compared
 //! while their groups are held and the lock is free, and what leaves the map is dropped after it.
 
-use std::collections::VecDeque;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hash};
 use std::sync::{Arc, OnceLock};
@@ -120,18 +119,24 @@ impl<K, T, R, E> Hub<K, T, R, E> {
         if !over {
             self.abandon();
         }
-        let (mut told, mut left) = (Vec::new(), VecDeque::new());
-        {
-            let mut state = lock(&self.state);
-            state.asleep[worker] = false;
-            state.alive -= 1;
-            if state.alive == 0 {
-                left = std::mem::take(&mut state.ready);
-                state.watchers.tell(|_| true, |waker| told.push(waker));
+        let mut told = Vec::new();
+        loop {
+            let left = {
+                let mut state = lock(&self.state);
+                state.asleep[worker] = false;
+                if state.alive > 1 || state.ready.is_empty() {
+                    state.alive -= 1;
+                    if state.alive == 0 {
+                        state.watchers.tell(|_| true, |waker| told.push(waker));
+                    }
+                    break;
+                }
+                // The last one puts everything to rest before it is gone.
+                std::mem::take(&mut state.ready)
+            };
+            for (group, _) in left {
+                drop(Hold::taken(self, group));
             }
-        }
-        for (group, _) in left {
-            drop(Hold::taken(self, group));
         }
         wake_each(told);
     }
