@@ -376,7 +376,7 @@ const ALL: Goal = Goal::Past(u64::MAX);
 
 /// Whether the goal is met within that time.
 #[cfg(feature = "tokio")]
-async fn within<T, R, E>(left: std::time::Duration, watch: Watch<'_, T, R, E>) -> bool {
+pub(crate) async fn within(left: std::time::Duration, watch: impl Future<Output = ()>) -> bool {
     if left == std::time::Duration::MAX {
         watch.await;
         return true;

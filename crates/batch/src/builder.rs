@@ -344,7 +344,10 @@ impl<T: Send + 'static> BatcherBuilder<T> {
         Ok(Batcher::new(shared, Workers::Tasks(tasks)))
     }
 
-    fn rules(self, clock: impl FnOnce() -> Arc<dyn Clock>) -> Result<Rules<T>, ConfigError> {
+    pub(crate) fn rules(
+        self,
+        clock: impl FnOnce() -> Arc<dyn Clock>,
+    ) -> Result<Rules<T>, ConfigError> {
         let BatchSettings {
             max_size,
             max_wait,

@@ -28,7 +28,7 @@ use overdrive_core::{Clock, Deadline, Health, Priority, Timestamp};
 use self::pace::Pace;
 use self::queue::{Batch, Bounds, Queue};
 pub(crate) use self::watch::Goal;
-use self::watch::Watchers;
+pub(crate) use self::watch::Watchers;
 pub(crate) use self::work::Verdict;
 use crate::after::After;
 use crate::cell::{Cell, Placed};

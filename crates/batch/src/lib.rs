@@ -29,11 +29,12 @@
 //! # Cost
 //!
 //! A submit takes the lock of the batcher once and allocates nothing of its own: the places of a
-//! batch's results are one list, which serves batch after batch. Fetching the result takes the lock
-//! of that list. A worker takes the batcher's lock once or twice a batch, the last time for as long as
-//! it takes to hand the results out. A batch allocates two lists, that of the items and the handler's.
+//! batch's results are one list, which serves batch after batch. Fetching the result takes no lock. A
+//! worker takes the batcher's lock once or twice a batch, the last time for as long as it takes to
+//! hand the results out. A batch allocates two lists, that of the items and the handler's.
 //! Withdrawing an item is one write. [`map_ordered`] allocates nothing for items that are ready at
-//! once, and otherwise for as many as are in work.
+//! once, and otherwise for as many as are in work. A [`Loader`] hashes each key once. A
+//! [`KeyedBatcher`] adds to a batcher's cost that of a map of keys, and its one lock.
 //!
 //! # Features
 //!
@@ -41,7 +42,7 @@
 //!
 //! | feature | adds |
 //! |---|---|
-//! | `tokio` | `BatcherBuilder::build` and `LoaderBuilder::build` for async handlers, `drain`, `shutdown` |
+//! | `tokio` | `BatcherBuilder::build`, `KeyedBatcherBuilder::build` and `LoaderBuilder::build` for async handlers, `drain`, `shutdown` |
 //! | `serde` | [`BatchSettings`] from and to configuration files |
 //!
 //! # Map
@@ -65,6 +66,8 @@
 //! | `workers`, `tasks` | threads and tokio tasks that run batches |
 //! | `park` | waiting on a thread |
 //! | `parallel` | [`map_ordered`], [`map_ordered_into`], [`try_map_ordered`], [`ParallelBatch`] |
+//! | `keyed` | [`KeyedBatcher`]; `keyed::hub`: the map of keys and the turns they take |
+//! | `keyed::group` | one key: an engine with virtual workers; `keyed::crew`: the real ones |
 //! | `loader` | [`Loader`], [`LoadCache`], [`LoadError`] |
 //! | [`sql`] | many rows in one statement: chunks, columns, placeholders, order by key |
 
@@ -78,6 +81,7 @@ mod cell;
 mod engine;
 mod error;
 mod isolate;
+mod keyed;
 mod loader;
 mod parallel;
 mod park;
@@ -99,6 +103,10 @@ pub use crate::announce::Announced;
 pub use crate::batcher::Batcher;
 pub use crate::builder::{BatcherBuilder, MAX_CAPACITY, MAX_MAX_SIZE, MAX_MAX_WAIT, MAX_WORKERS};
 pub use crate::error::{SubmitError, TrySubmitError};
+pub use crate::keyed::{
+    KeyedBatcher, KeyedBatcherBuilder, KeyedFlush, KeyedSubmit, KeyedSubmitOwned, KeyedTicket,
+    MAX_MAX_KEYS,
+};
 pub use crate::loader::{LoadCache, LoadError, Loaded, Loader, LoaderBuilder, LoaderStats};
 pub use crate::parallel::{
     ItemError, MAX_CONCURRENCY, ParallelBatch, ParallelBatchBuilder, ParallelBatchStats, Progress,

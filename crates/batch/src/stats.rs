@@ -70,6 +70,27 @@ impl BatchStats {
         (self.waiting + self.queued + self.running) as u64 + over + unrun
     }
 
+    /// Adds the figures of another, but for `submitted`.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.waiting += other.waiting;
+        self.queued += other.queued;
+        self.running += other.running;
+        self.completed += other.completed;
+        self.failed += other.failed;
+        self.cancelled += other.cancelled;
+        self.expired += other.expired;
+        self.shed += other.shed;
+        self.abandoned += other.abandoned;
+        self.rejected += other.rejected;
+        self.batches += other.batches;
+        self.largest_batch = self.largest_batch.max(other.largest_batch);
+        self.closed_full += other.closed_full;
+        self.closed_idle += other.closed_idle;
+        self.closed_linger += other.closed_linger;
+        self.closed_flush += other.closed_flush;
+        self.closed_at_end += other.closed_at_end;
+    }
+
     pub(crate) fn batch_closed(&mut self, reason: Reason, size: usize) {
         self.batches += 1;
         self.largest_batch = self.largest_batch.max(size);

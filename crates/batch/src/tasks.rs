@@ -65,6 +65,20 @@ pub(crate) async fn work<T, R, E, L, A, AFut, F, Fut>(
     }
 }
 
+/// Goes behind every task that is ready on this thread. tokio's own `yield_now` would wait for the
+/// drivers as well.
+pub(crate) async fn tick() {
+    let mut ticked = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut ticked, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
 /// The next step, which may be known. With a lease in hand it does not wait for items.
 async fn step<T, R, E>(
     place: &Place<T, R, E>,
@@ -148,7 +162,7 @@ where
 
 /// Awaits what the user's code makes; a panic in it, or in dropping its future, stays here. Says
 /// when it is first `pending`.
-async fn caught<O, E, Fut>(
+pub(crate) async fn caught<O, E, Fut>(
     make: impl FnOnce() -> Fut,
     pending: impl FnOnce(),
 ) -> Result<O, Cause<E>>

@@ -18,8 +18,13 @@ thread_local! {
     static EMPLOYER: Cell<usize> = const { Cell::new(0) };
 }
 
-fn address<T, R, E>(shared: &Arc<Shared<T, R, E>>) -> usize {
+fn address<S>(shared: &Arc<S>) -> usize {
     Arc::as_ptr(shared).cast::<()>() as usize
+}
+
+/// This thread works for that batcher from now on.
+pub(crate) fn employ<S>(shared: &Arc<S>) {
+    EMPLOYER.set(address(shared));
 }
 
 /// Sees to it that a thread which must not wait does not.
@@ -27,7 +32,7 @@ fn address<T, R, E>(shared: &Arc<Shared<T, R, E>>) -> usize {
 /// # Panics
 /// On a worker thread of this batcher, and in an async context of tokio.
 #[track_caller]
-pub(crate) fn may_block<T, R, E>(shared: &Arc<Shared<T, R, E>>) {
+pub(crate) fn may_block<S>(shared: &Arc<S>) {
     assert!(
         EMPLOYER.get() != address(shared),
         "a handler must not wait for its own batcher: the worker would wait for itself"
@@ -94,7 +99,7 @@ where
     F: Fn(L, Vec<T>) -> Result<Vec<R>, E>,
 {
     let Place { shared, worker } = place;
-    EMPLOYER.set(address(shared));
+    employ(shared);
     let (parker, waker) = Parker::new();
     shared.enlist(*worker, &waker);
     let mut after = After::new();
@@ -165,7 +170,7 @@ where
     caught(|| (handler.call)(lease, items))
 }
 
-fn caught<O, E>(call: impl FnOnce() -> Result<O, E>) -> Result<O, Cause<E>> {
+pub(crate) fn caught<O, E>(call: impl FnOnce() -> Result<O, E>) -> Result<O, Cause<E>> {
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(returned) => returned.map_err(|error| Cause::Batch(Arc::new(error))),
         Err(payload) => Err(panicked(payload)),

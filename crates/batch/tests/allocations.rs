@@ -1,13 +1,14 @@
-//! What the parallel map allocates, counted.
+//! What the parallel map allocates, and a submit with a key that is known: counted.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::convert::Infallible;
 use std::future::{Future, poll_fn, ready};
 use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use overdrive_batch::{map_ordered, map_ordered_into};
+use overdrive_batch::{KeyedBatcher, map_ordered, map_ordered_into};
 
 thread_local! {
     static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
@@ -83,4 +84,20 @@ fn places_are_allocated_and_items_are_not() {
 fn one_place_is_not_allocated() {
     let map = || run(map_ordered(0..1000, NonZeroUsize::MIN, after_a_yield));
     assert_eq!(allocations(map), 1);
+}
+
+#[test]
+fn a_key_that_comes_back_costs_its_submitter_no_allocation() {
+    let batcher = KeyedBatcher::builder()
+        .workers(1)
+        .build_sync(|_: &u8, items: Vec<usize>| Ok::<_, Infallible>(items))
+        .unwrap();
+    let round = || {
+        for key in 0..10 {
+            let ticket = batcher.try_submit(key, 7).unwrap();
+            assert_eq!(run(ticket).unwrap(), 7);
+        }
+    };
+    (0..20).for_each(|_| round());
+    assert_eq!(allocations(round), 0);
 }

@@ -12,7 +12,7 @@ pub(crate) enum Goal {
 }
 
 #[derive(Default)]
-pub(super) struct Watchers {
+pub(crate) struct Watchers {
     list: Vec<Watcher>,
     next_id: u64,
 }
@@ -24,12 +24,12 @@ struct Watcher {
 }
 
 impl Watchers {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.list.is_empty()
     }
 
     /// Adds a watcher, or gives the one with that `id` another waker: the old one, to be dropped.
-    pub(super) fn add(&mut self, goal: Goal, id: &mut Option<u64>, waker: Waker) -> Option<Waker> {
+    pub(crate) fn add(&mut self, goal: Goal, id: &mut Option<u64>, waker: Waker) -> Option<Waker> {
         if let Some(watcher) = self.list.iter_mut().find(|w| Some(w.id) == *id) {
             return Some(std::mem::replace(&mut watcher.waker, waker));
         }
@@ -44,13 +44,13 @@ impl Watchers {
         None
     }
 
-    pub(super) fn remove(&mut self, id: u64) -> Option<Waker> {
+    pub(crate) fn remove(&mut self, id: u64) -> Option<Waker> {
         let place = self.list.iter().position(|w| w.id == id)?;
         Some(self.list.swap_remove(place).waker)
     }
 
     /// Takes out those whose goal is met.
-    pub(super) fn tell(&mut self, met: impl Fn(Goal) -> bool, mut wake: impl FnMut(Waker)) {
+    pub(crate) fn tell(&mut self, met: impl Fn(Goal) -> bool, mut wake: impl FnMut(Waker)) {
         let mut place = 0;
         while place < self.list.len() {
             if met(self.list[place].goal) {

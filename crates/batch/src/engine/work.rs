@@ -252,6 +252,27 @@ impl<T, R, E> Shared<T, R, E> {
         ticks && state.queue.is_empty() && state.gatherer.is_none() && !state.closed
     }
 
+    /// As [`publish`](Self::publish), without a next batch; whether the worker is to ask for one.
+    /// If not, it is woken when it is.
+    pub(crate) fn deliver(
+        &self,
+        worker: usize,
+        verdict: Verdict<R, E>,
+        after: &mut After<T, R, E>,
+    ) -> bool {
+        let now = self.time();
+        let mut state = self.lock();
+        state.suspend(worker);
+        let left_over = self.hand_out(&mut state, worker, verdict, now, after);
+        state.settle(after);
+        let asks = state.closed || !state.queue.is_empty();
+        state.parked[worker] = !asks;
+        drop(state);
+        after.run(&self.wakers);
+        discard(left_over);
+        asks
+    }
+
     /// Ends the worker's batch; what is left of the verdict is to be dropped.
     fn hand_out(
         &self,
