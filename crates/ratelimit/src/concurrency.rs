@@ -9,7 +9,7 @@ use std::task::Waker;
 
 use overdrive_core::ConfigError;
 
-use crate::limiter::{DEFAULT_MAX_WAITERS, validate_waiters};
+use crate::limiter_builder::{DEFAULT_MAX_WAITERS, validate_waiters};
 use crate::settings::ConcurrencySettings;
 use crate::stats::ConcurrencyStats;
 use crate::wait::wake;

@@ -5,11 +5,39 @@ use std::fmt;
 use std::time::Duration;
 
 /// One token was not to be had.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Denied {
     /// When it would be, if nobody else took it: what an HTTP `Retry-After` says.
     pub retry_after: Duration,
+    apart: Apart,
+}
+
+/// Where a `Result` keeps which of its sides it is: in the largest range of values that cannot be.
+/// That would be in the duration, and the division for it would be made just to learn that there
+/// is one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
+enum Apart {
+    Denied = 1,
+}
+
+impl Denied {
+    #[inline(always)]
+    pub(crate) fn after(retry_after: Duration) -> Self {
+        Self {
+            retry_after,
+            apart: Apart::Denied,
+        }
+    }
+}
+
+impl fmt::Debug for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Denied")
+            .field("retry_after", &self.retry_after)
+            .finish()
+    }
 }
 
 impl fmt::Display for Denied {

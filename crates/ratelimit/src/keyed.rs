@@ -10,7 +10,7 @@ use overdrive_core::clock::PreciseClock;
 use overdrive_core::{Clock, ConfigError, Timestamp};
 
 use crate::error::{CheckError, Denied};
-use crate::gcra::{Cell, Gcra};
+use crate::gcra::{Arrival, Gcra};
 use crate::limiter::{Snapshot, snapshot};
 use crate::quota::Quota;
 use crate::stats::KeyedStats;
@@ -67,8 +67,8 @@ struct Inner<K, S, C> {
 }
 
 struct State<K, S> {
-    keys: HashMap<K, Cell, S>,
-    overflow: Cell,
+    keys: HashMap<K, Arrival, S>,
+    overflow: Arrival,
     /// No sweep before then can find a key that owes nothing.
     sweep_from: Timestamp,
     stats: KeyedStats,
@@ -112,7 +112,7 @@ impl<K: Hash + Eq, S: BuildHasher, C: Clock> KeyedLimiter<K, S, C> {
         K: Borrow<Q>,
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
-        let burst = self.inner.gcra.burst();
+        let burst = self.inner.gcra.burst;
         if n > burst {
             self.lock().stats.denied += 1;
             return Err(CheckError::ExceedsBurst { asked: n, burst });
@@ -216,11 +216,11 @@ impl<K: Hash + Eq, S: BuildHasher> State<K, S> {
                 OnFull::ShareOverflow => charge(gcra, &mut self.overflow, now, n),
                 OnFull::Deny => {
                     let retry_after = self.sweep_from.saturating_since(now);
-                    Err(Denied { retry_after })
+                    Err(Denied::after(retry_after))
                 }
             };
         }
-        let mut cell = Cell::default();
+        let mut cell = 0;
         let answer = charge(gcra, &mut cell, now, n);
         self.keys.insert(key.to_owned(), cell);
         // Where a reset made the room, it may be free before all others.
@@ -253,10 +253,10 @@ impl<K: Hash + Eq, S: BuildHasher> State<K, S> {
     }
 }
 
-fn charge(gcra: &Gcra, cell: &mut Cell, now: Timestamp, n: u64) -> Result<(), Denied> {
+fn charge(gcra: &Gcra, cell: &mut Arrival, now: Timestamp, n: u64) -> Result<(), Denied> {
     let retry_after = gcra.delay(*cell, now, 0, n);
     if !retry_after.is_zero() {
-        return Err(Denied { retry_after });
+        return Err(Denied::after(retry_after));
     }
     *cell = gcra.charge(*cell, now, n);
     Ok(())
@@ -357,7 +357,7 @@ impl<K: Hash + Eq, S: BuildHasher, C: Clock> KeyedLimiterBuilder<K, S, C> {
         let capacity = ConfigError::within("capacity", self.capacity, MAX_CAPACITY)?;
         let state = State {
             keys: HashMap::with_hasher(self.hasher),
-            overflow: Cell::default(),
+            overflow: 0,
             sweep_from: Timestamp::ZERO,
             stats: KeyedStats::default(),
         };

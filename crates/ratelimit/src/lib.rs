@@ -34,18 +34,27 @@
 
 #![forbid(unsafe_code)]
 
+mod cell;
 mod concurrency;
+mod counts;
 mod drain;
 mod error;
 #[cfg(feature = "tokio")]
 mod future;
 mod gcra;
 mod keyed;
+mod leased;
 mod limiter;
+mod limiter_builder;
+#[cfg(all(test, overdrive_loom))]
+mod models;
 mod permit;
 mod quota;
+mod reserve;
 mod settings;
 mod stats;
+mod sync;
+mod tsc;
 mod wait;
 
 pub use concurrency::{ConcurrencyLimit, ConcurrencyLimitBuilder, MAX_CONCURRENCY};
@@ -53,10 +62,14 @@ pub use error::{AcquireError, CheckError, Denied, TryAcquireError, WaitError};
 #[cfg(feature = "tokio")]
 pub use future::Wait;
 pub use keyed::{DEFAULT_CAPACITY, KeyedLimiter, KeyedLimiterBuilder, MAX_CAPACITY, OnFull};
-pub use limiter::{DEFAULT_MAX_WAITERS, MAX_WAITERS, RateLimiter, RateLimiterBuilder, Snapshot};
+pub use leased::{LeasedLimiter, LeasedLimiterBuilder, MAX_LEASES};
+pub use limiter::{RateLimiter, Snapshot};
+pub use limiter_builder::{DEFAULT_MAX_WAITERS, MAX_WAITERS, RateLimiterBuilder};
 pub use overdrive_core::{Clock, ConfigError, Deadline, DrainReport, clock};
 pub use permit::{Acquire, OwnedPermit, Permit};
-pub use quota::{MAX_PERIOD, MAX_TOKENS, Quota};
+pub use quota::{Carry, MAX_PERIOD, MAX_TOKENS, Quota};
+pub use reserve::Reservation;
 pub use settings::ConcurrencySettings;
 pub use stats::{ConcurrencyStats, KeyedStats, LimiterStats};
+pub use tsc::TscClock;
 pub use wait::TIMER_SLACK;

@@ -9,10 +9,12 @@
 pub struct LimiterStats {
     /// Calls that got their tokens, at once or after a wait.
     pub allowed: u64,
-    /// The tokens that they got, [`u64::MAX`] at most.
+    /// The tokens that they got.
     pub tokens: u64,
     /// Checks that got none.
     pub denied: u64,
+    /// The tokens that were given back. They are in `tokens` too.
+    pub refunded: u64,
     /// Of those allowed, the calls that had to wait.
     pub waited: u64,
     /// Waits that failed at their start: past the deadline, beyond the burst, or one too many.
@@ -21,13 +23,6 @@ pub struct LimiterStats {
     pub abandoned_waits: u64,
     /// How many wait now.
     pub waiting: usize,
-}
-
-impl LimiterStats {
-    /// Some limits allow more than 2^64 tokens within seconds.
-    pub(crate) fn took(&mut self, tokens: u64) {
-        self.tokens = self.tokens.saturating_add(tokens);
-    }
 }
 
 /// The figures of a [`KeyedLimiter`](crate::KeyedLimiter).
@@ -68,18 +63,4 @@ pub struct ConcurrencyStats {
     pub in_flight: usize,
     /// How many wait now.
     pub waiting: usize,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tokens_are_counted_up_to_the_end() {
-        let mut stats = LimiterStats::default();
-        for _ in 0..3 {
-            stats.took(u64::MAX / 2);
-        }
-        assert_eq!(stats.tokens, u64::MAX);
-    }
 }
