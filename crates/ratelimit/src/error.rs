@@ -142,6 +142,8 @@ pub enum AcquireError {
     },
     /// None became free in time.
     TimedOut,
+    /// It was turned away after it had waited too long: see [`Shedding`](crate::Shedding).
+    Shed,
 }
 
 impl fmt::Display for AcquireError {
@@ -152,6 +154,7 @@ impl fmt::Display for AcquireError {
                 write!(f, "{max_waiters} are waiting already, as many as may")
             }
             Self::TimedOut => f.write_str("no permit became free in time"),
+            Self::Shed => f.write_str("too long in the queue to be of use"),
         }
     }
 }

@@ -36,6 +36,7 @@
 
 mod cell;
 mod concurrency;
+mod concurrency_builder;
 mod counts;
 mod drain;
 mod error;
@@ -46,6 +47,7 @@ mod keyed;
 mod leased;
 mod limiter;
 mod limiter_builder;
+mod lines;
 #[cfg(all(test, overdrive_loom))]
 mod models;
 mod permit;
@@ -57,7 +59,8 @@ mod sync;
 mod tsc;
 mod wait;
 
-pub use concurrency::{ConcurrencyLimit, ConcurrencyLimitBuilder, MAX_CONCURRENCY};
+pub use concurrency::{ConcurrencyLimit, MAX_CONCURRENCY};
+pub use concurrency_builder::ConcurrencyLimitBuilder;
 pub use error::{AcquireError, CheckError, Denied, TryAcquireError, WaitError};
 #[cfg(feature = "tokio")]
 pub use future::Wait;
@@ -65,7 +68,8 @@ pub use keyed::{DEFAULT_CAPACITY, KeyedLimiter, KeyedLimiterBuilder, MAX_CAPACIT
 pub use leased::{LeasedLimiter, LeasedLimiterBuilder, MAX_LEASES};
 pub use limiter::{RateLimiter, Snapshot};
 pub use limiter_builder::{DEFAULT_MAX_WAITERS, MAX_WAITERS, RateLimiterBuilder};
-pub use overdrive_core::{Clock, ConfigError, Deadline, DrainReport, clock};
+pub use lines::{MAX_PASSED, Shedding};
+pub use overdrive_core::{Clock, ConfigError, Deadline, DrainReport, Priority, clock};
 pub use permit::{Acquire, OwnedPermit, Permit};
 pub use quota::{Carry, MAX_PERIOD, MAX_TOKENS, Quota};
 pub use reserve::Reservation;

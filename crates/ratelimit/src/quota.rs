@@ -53,7 +53,7 @@ pub enum Carry {
     Keep,
     /// The same share of a burst is there as before.
     Proportional,
-    /// A full burst is there, or what is over of one after what was taken ahead of its time.
+    /// A full burst is there, less what was reserved ahead of its time.
     Reset,
 }
 
@@ -69,16 +69,25 @@ impl Carry {
         let units = before.units(now);
         let owed = i128::from(arrival.saturating_sub(units));
         let tolerance = |gcra: &Gcra| i128::from(gcra.tolerance);
-        let level = tolerance(before) - owed;
+        let level = match tolerance(before) - owed {
+            // An idle cell is charged as much more when it is emptied.
+            level if level >= -i128::from(before.lost) => level.max(0),
+            debt => debt,
+        };
         // Reservations may have taken more than there was: that stays owed, token by token.
         let (times, parts) = match self {
-            Self::Reset if level >= 0 => (tolerance(next), 0),
             Self::Proportional if level >= 0 => (tolerance(next), tolerance(before)),
             _ => (i128::from(next.cost), i128::from(before.cost)),
         };
-        let level = match parts {
-            0 => times,
-            parts => (level * times).div_euclid(parts).min(tolerance(next)),
+        let level = if self == Self::Reset {
+            level.min(0)
+        } else {
+            level
+        };
+        let level = (level * times).div_euclid(parts);
+        let level = match self {
+            Self::Reset => tolerance(next) + level,
+            _ => level.min(tolerance(next)),
         };
         let from = next.units(now);
         let owed = u64::try_from(tolerance(next) - level).unwrap_or(u64::MAX);

@@ -43,9 +43,9 @@ pub struct KeyedStats {
 
 /// The figures of a [`ConcurrencyLimit`](crate::ConcurrencyLimit).
 ///
-/// At any moment `acquired - released` is `in_flight`, and `acquired + refused + abandoned_waits +
-/// waiting` is the number of calls that asked for a permit, less those that a close has turned away
-/// and that have not heard of it.
+/// At any moment `acquired - released` is `in_flight`, and once nothing is under way
+/// `acquired + refused + shed + abandoned_waits + waiting` is the number of calls that asked for a
+/// permit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConcurrencyStats {
@@ -57,6 +57,8 @@ pub struct ConcurrencyStats {
     pub released: u64,
     /// Calls that got none: all were out, the queue was full, the limit closed, or the time up.
     pub refused: u64,
+    /// Calls that were turned away because they had waited too long.
+    pub shed: u64,
     /// Waits that were given up.
     pub abandoned_waits: u64,
     /// Permits out now.

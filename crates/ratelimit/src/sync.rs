@@ -14,6 +14,8 @@ pub(crate) use std::{
 /// A guard that a control takes away, to show that its model notices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mutant {
+    /// Who waits for a permit looks for one before those who give one back know of it.
+    LookWithoutMark,
     /// A change of quota may reuse arrival times of the quota before.
     RepeatArrivals,
     /// A check stores its charge instead of comparing.
