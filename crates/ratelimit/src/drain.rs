@@ -11,14 +11,14 @@ use crate::concurrency::ConcurrencyLimit;
 use crate::wait::wake;
 
 /// Ready when no permit is out and nobody waits for one.
-struct Idle<'l> {
+pub(crate) struct Idle<'l> {
     limit: &'l ConcurrencyLimit,
     id: Option<u64>,
     released_before: u64,
 }
 
 impl<'l> Idle<'l> {
-    fn new(limit: &'l ConcurrencyLimit) -> Self {
+    pub(crate) fn new(limit: &'l ConcurrencyLimit) -> Self {
         Self {
             limit,
             id: None,

@@ -34,6 +34,7 @@
 
 #![forbid(unsafe_code)]
 
+mod adaptive;
 mod cell;
 mod concurrency;
 mod concurrency_builder;
@@ -51,6 +52,7 @@ mod lines;
 #[cfg(all(test, overdrive_loom))]
 mod models;
 mod permit;
+mod policy;
 mod quota;
 mod reserve;
 mod settings;
@@ -59,6 +61,7 @@ mod sync;
 mod tsc;
 mod wait;
 
+pub use adaptive::{AdaptiveLimit, AdaptiveLimitBuilder, AdaptivePermit};
 pub use concurrency::{ConcurrencyLimit, MAX_CONCURRENCY};
 pub use concurrency_builder::ConcurrencyLimitBuilder;
 pub use error::{AcquireError, CheckError, Denied, TryAcquireError, WaitError};
@@ -71,6 +74,7 @@ pub use limiter_builder::{DEFAULT_MAX_WAITERS, MAX_WAITERS, RateLimiterBuilder};
 pub use lines::{MAX_PASSED, Shedding};
 pub use overdrive_core::{Clock, ConfigError, Deadline, DrainReport, Priority, clock};
 pub use permit::{Acquire, OwnedPermit, Permit};
+pub use policy::LimitPolicy;
 pub use quota::{Carry, MAX_PERIOD, MAX_TOKENS, Quota};
 pub use reserve::Reservation;
 pub use settings::ConcurrencySettings;

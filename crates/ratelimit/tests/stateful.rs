@@ -90,7 +90,8 @@ impl Bucket {
         // Up, for a limit that may never be passed; what is too much is counted as rounded.
         let scaled = |level: i128| {
             let (whole, rest) = (level.div_euclid(parts), level.rem_euclid(parts));
-            whole.saturating_mul(times) + (rest as f64 / parts as f64 * times as f64) as i128
+            whole.saturating_mul(times).min(1 << 110)
+                + (rest as f64 / parts as f64 * times as f64) as i128
         };
         let more = 2 + (times >> 48);
         self.level = match carry {
@@ -99,7 +100,7 @@ impl Bucket {
         };
         self.level = self.level.min(self.full());
         self.rounded = 0;
-        self.rounded = (scaled(kept) + 2 * more + self.reserve()).min(1 << 100);
+        self.rounded = scaled(kept).min(1 << 100) + 2 * more + self.reserve();
     }
 }
 

@@ -1,14 +1,14 @@
 //! The cell of a rate limiter: charges against each other, against a holder of the lock, and against
 //! a change of quota. The clock stands still, so what may be given out is known exactly.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use loom::sync::atomic::AtomicU64;
 use loom::thread;
 use overdrive_core::clock::ManualClock;
 
-use crate::sync::{Mutant, Ordering, REMOVED};
+use super::fails_without;
+use crate::sync::{Mutant, Ordering};
 use crate::{Carry, Quota, RateLimiter};
 
 type Limiter = RateLimiter<ManualClock>;
@@ -16,13 +16,6 @@ type Limiter = RateLimiter<ManualClock>;
 fn limiter(quota: Quota) -> Limiter {
     let builder = RateLimiter::builder().quota(quota);
     builder.clock(ManualClock::new()).build().unwrap()
-}
-
-fn fails_without(mutant: Mutant, model: fn()) {
-    REMOVED.set(Some(mutant));
-    let failed = catch_unwind(AssertUnwindSafe(|| loom::model(model))).is_err();
-    REMOVED.set(None);
-    assert!(failed, "the model does not notice that {mutant:?} is gone");
 }
 
 /// Three take from two tokens.
