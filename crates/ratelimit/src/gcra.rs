@@ -10,7 +10,7 @@
 //! The clock is converted into units by one multiplication with the units of a nanosecond, its
 //! `speed`. With a rate of `p / q` tokens per nanosecond in lowest terms:
 //!
-//! - `p` up to 8: a token is `q` units and a nanosecond `p`. Nothing is rounded anywhere.
+//! - `p` up to 16: a token is `q` units and a nanosecond `p`. Nothing is rounded anywhere.
 //! - otherwise a unit is a nanosecond or just above (at rates beyond one a nanosecond: a token).
 //!   The speed is rounded down in the 59th binary place, which loses a nanosecond in nine years.
 //! - where a full burst takes more than nine years to earn, a unit is so much longer that it fits.
@@ -33,7 +33,7 @@ const SHIFT: u32 = 59;
 const MAX_TOLERANCE: u128 = 1 << 58;
 
 /// The largest numerator of a rate that needs no rounding.
-const MAX_EXACT: u128 = 8;
+const MAX_EXACT: u128 = 16;
 
 /// The state of one limited thing: its theoretical arrival time in units. What lies in the past
 /// means the same as a fresh cell: nothing is owed.

@@ -35,12 +35,14 @@
 #![forbid(unsafe_code)]
 
 mod adaptive;
+mod all;
 mod cell;
 mod concurrency;
 mod concurrency_builder;
 mod counts;
 mod drain;
 mod error;
+mod exact;
 #[cfg(feature = "tokio")]
 mod future;
 mod gcra;
@@ -58,13 +60,17 @@ mod reserve;
 mod settings;
 mod stats;
 mod sync;
+mod table;
 mod tsc;
 mod wait;
+mod window;
 
 pub use adaptive::{AdaptiveLimit, AdaptiveLimitBuilder, AdaptivePermit};
+pub use all::{All, Limit};
 pub use concurrency::{ConcurrencyLimit, MAX_CONCURRENCY};
 pub use concurrency_builder::ConcurrencyLimitBuilder;
 pub use error::{AcquireError, CheckError, Denied, TryAcquireError, WaitError};
+pub use exact::{ExactKeyedLimiter, ExactKeyedLimiterBuilder};
 #[cfg(feature = "tokio")]
 pub use future::Wait;
 pub use keyed::{DEFAULT_CAPACITY, KeyedLimiter, KeyedLimiterBuilder, MAX_CAPACITY, OnFull};
@@ -81,3 +87,4 @@ pub use settings::ConcurrencySettings;
 pub use stats::{ConcurrencyStats, KeyedStats, LimiterStats};
 pub use tsc::TscClock;
 pub use wait::TIMER_SLACK;
+pub use window::{MAX_LOGGED, SlidingLog, SlidingWindow};

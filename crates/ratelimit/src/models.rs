@@ -12,6 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crate::sync::{Mutant, REMOVED};
 
 mod cell;
+mod keyed;
 mod permits;
 
 fn fails_without(mutant: Mutant, model: fn()) {

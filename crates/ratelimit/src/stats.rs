@@ -39,6 +39,9 @@ pub struct KeyedStats {
     pub reclaimed: u64,
     /// Checks of keys for which there was no room.
     pub overflowed: u64,
+    /// Keys that owed something and were dropped all the same: see
+    /// [`OnFull::Evict`](crate::OnFull::Evict).
+    pub evicted: u64,
 }
 
 /// The figures of a [`ConcurrencyLimit`](crate::ConcurrencyLimit).

@@ -14,6 +14,8 @@ pub(crate) use std::{
 /// A guard that a control takes away, to show that its model notices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mutant {
+    /// Who puts a key in does so without the lock of its stripe.
+    EnterUnlocked,
     /// Who waits for a permit looks for one before those who give one back know of it.
     LookWithoutMark,
     /// A change of quota may reuse arrival times of the quota before.
@@ -22,6 +24,8 @@ pub(crate) enum Mutant {
     StoreBlindly,
     /// A check does not look again whether the quota changed.
     TrustTheQuota,
+    /// A check does not look again whether the slot is still its key's.
+    TrustTheTag,
 }
 
 /// Whether the running model has taken `mutant`'s guard away; constant `false` in real builds.

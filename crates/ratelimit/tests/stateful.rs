@@ -12,8 +12,8 @@ use std::time::Duration;
 use overdrive_core::clock::ManualClock;
 use overdrive_core::{Clock, Timestamp};
 use overdrive_ratelimit::{
-    Acquire, AcquireError, Carry, ConcurrencyLimit, Deadline, KeyedLimiter, MAX_PERIOD, MAX_TOKENS,
-    OnFull, Permit, Quota, RateLimiter,
+    Acquire, AcquireError, Carry, ConcurrencyLimit, Deadline, ExactKeyedLimiter, MAX_PERIOD,
+    MAX_TOKENS, OnFull, Permit, Quota, RateLimiter,
 };
 use proptest::prelude::*;
 
@@ -326,7 +326,7 @@ proptest! {
         // Room for all keys but one.
         let quota = Quota::per(1, Duration::from_micros(1)).burst(3);
         let clock = ManualClock::new();
-        let builder = KeyedLimiter::<u8>::builder().quota(quota).capacity(5).on_full(OnFull::Deny);
+        let builder = ExactKeyedLimiter::<u8>::builder().quota(quota).capacity(5).on_full(OnFull::Deny);
         let limiter = builder.clock(clock.clone()).build().unwrap();
         let mut buckets: Vec<Bucket> = (0..6).map(|_| Bucket::new(quota)).collect();
         let mut now = 0;

@@ -1,10 +1,12 @@
 //! Rate and concurrency limits against their peers.
 
+mod keyed;
 mod limits;
 mod ours;
 #[cfg(feature = "ratelimit-peers")]
 mod peers;
 mod scenarios;
+mod waiting;
 
 use std::process::ExitCode;
 

@@ -1,7 +1,8 @@
 //! Permits: those that come back against those who wait, give up, or raise the limit.
 
 use std::future::Future;
-use std::pin::pin;
+use std::mem::ManuallyDrop;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
@@ -25,10 +26,14 @@ fn acquire(limit: &ConcurrencyLimit) -> Permit<'_> {
     let bell = Arc::new(Bell(Notify::new()));
     let waker = Waker::from(Arc::clone(&bell));
     let mut context = Context::from_waker(&waker);
-    let mut acquire = pin!(limit.acquire());
+    // Not dropped when a model fails here: loom is not to be asked any more then.
+    let mut acquire = ManuallyDrop::new(limit.acquire());
     loop {
-        match acquire.as_mut().poll(&mut context) {
-            Poll::Ready(permit) => return permit.unwrap(),
+        match Pin::new(&mut *acquire).poll(&mut context) {
+            Poll::Ready(permit) => {
+                drop(ManuallyDrop::into_inner(acquire));
+                return permit.unwrap();
+            }
             Poll::Pending => bell.0.wait(),
         }
     }
