@@ -22,7 +22,7 @@ const LIBRARIES: &[&str] = &[
     "overdrive",
 ];
 /// The crates that have loom models.
-const MODELLED: &[&str] = &["overdrive-pool"];
+const MODELLED: &[&str] = &["overdrive-pool", "overdrive-ratelimit"];
 /// The benchmark suites; the scenarios of each compile without its peers.
 const SUITES: &[&str] = &[
     "batch",
