@@ -4,7 +4,8 @@
 //! 1. `word` holds the number of permits that are out, and two marks: somebody has to be told of
 //!    changes ([`LISTENED`]), and the limit is closed.
 //! 2. Without a mark, anyone may take a permit by one compare-exchange that finds fewer out than
-//!    the limit.
+//!    the limit; where far fewer are, by an addition, which is taken back as by 4 if it was too much
+//!    or met a mark.
 //! 3. With a mark, permits are taken by the holder of the lock only. So while somebody waits nobody
 //!    passes: the mark is set before the last look for a free permit, and taken away with the last
 //!    who waits.
@@ -77,6 +78,9 @@ const CLOSED: u64 = 2;
 /// One permit that is out.
 const ONE: u64 = 4;
 
+/// How many permits must be free for one to be taken by an addition: more than threads are at it.
+const PLENTY: u64 = if cfg!(overdrive_loom) { 0 } else { 64 };
+
 /// Permits given out without a wait.
 const ACQUIRED: usize = 0;
 /// Calls that got none, without a wait.
@@ -137,7 +141,32 @@ impl Inner {
 
     #[inline(always)]
     pub(crate) fn take(&self) -> Taken {
-        let mut word = self.word.0.load(Ordering::Relaxed);
+        let word = self.word.0.load(Ordering::Relaxed);
+        let limit = self.limit.load(Ordering::Relaxed);
+        // Where there is plenty, an addition that cannot fail; and taken back if it was too much.
+        if word & (CLOSED | LISTENED) == 0 && word / ONE + PLENTY < limit {
+            let before = self.word.0.fetch_add(ONE, Ordering::Acquire);
+            if before & (CLOSED | LISTENED) == 0 && before / ONE < limit {
+                self.counts.add(ACQUIRED, 1);
+                return Taken::Yes;
+            }
+            return self.take_back();
+        }
+        self.take_exactly(word)
+    }
+
+    #[cold]
+    fn take_back(&self) -> Taken {
+        let before = self.word.0.fetch_sub(ONE, Ordering::AcqRel);
+        if before & LISTENED != 0 {
+            // It may have been missing to somebody for this moment.
+            self.look_again();
+            return Taken::Listened;
+        }
+        self.take_exactly(before - ONE)
+    }
+
+    fn take_exactly(&self, mut word: u64) -> Taken {
         loop {
             if word & CLOSED != 0 {
                 return Taken::Closed;
@@ -241,6 +270,15 @@ impl Inner {
         wakers
     }
 
+    /// Hands out what is free to those who wait.
+    #[cold]
+    fn look_again(&self) {
+        let mut state = self.lock();
+        let wakers = self.hand_out(&mut state);
+        drop(state);
+        wakers.into_iter().for_each(wake);
+    }
+
     /// Nobody has a permit or waits for one.
     pub(crate) fn is_idle(&self, state: &State) -> bool {
         state.lines.is_empty() && self.in_flight() == 0
@@ -279,15 +317,7 @@ impl ConcurrencyLimit {
     pub fn set_limit(&self, permits: usize) {
         let permits = permits.min(MAX_CONCURRENCY) as u64;
         self.inner.limit.store(permits, Ordering::Relaxed);
-        self.look_again();
-    }
-
-    /// Hands out what is free to those who wait.
-    pub(crate) fn look_again(&self) {
-        let mut state = self.inner.lock();
-        let wakers = self.inner.hand_out(&mut state);
-        drop(state);
-        wakers.into_iter().for_each(wake);
+        self.inner.look_again();
     }
 
     /// The number of permits that are out.
@@ -326,13 +356,8 @@ impl ConcurrencyLimit {
     pub(crate) fn release(&self) {
         let before = self.inner.word.0.fetch_sub(ONE, Ordering::AcqRel);
         if before & LISTENED != 0 {
-            self.released_listened();
+            self.inner.look_again();
         }
-    }
-
-    #[cold]
-    fn released_listened(&self) {
-        self.look_again();
     }
 }
 

@@ -18,9 +18,14 @@
 //!
 //! | type | answers |
 //! |---|---|
-//! | [`RateLimiter`] | may I, now? `check`; until I may: `wait` |
-//! | [`KeyedLimiter`] | may this one, now? in bounded memory |
+//! | [`RateLimiter`] | may I, now? `check`; until I may: `wait`; from when on: `reserve` |
+//! | [`LeasedLimiter`] | the same for many threads at once, each with a batch of tokens |
+//! | [`KeyedLimiter`] | may this one, now? in memory of a fixed size |
+//! | [`ExactKeyedLimiter`] | the same with quotas of their own for some |
+//! | [`All`] | do several limits allow it? all are charged, or none |
+//! | [`SlidingLog`], [`SlidingWindow`] | so many within any window, exactly or about |
 //! | [`ConcurrencyLimit`] | is there room for one more? `try_acquire`, `acquire` |
+//! | [`AdaptiveLimit`] | the same, with a limit that follows what the service can take |
 //!
 //! A refusal says when to come back ([`Denied::retry_after`]), and [`Snapshot`] has the figures
 //! of HTTP's `RateLimit` header fields.
@@ -30,7 +35,8 @@
 //!   there is `wait_blocking`.
 //! - `serde`: [`Quota`] and [`ConcurrencySettings`] in configuration files.
 //!
-//! No threads, no global state, no unsafe code.
+//! No threads and no unsafe code. The one thing that all limiters of a process share is the
+//! [`TscClock`].
 
 #![forbid(unsafe_code)]
 

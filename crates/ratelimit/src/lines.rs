@@ -1,7 +1,6 @@
 //! Those who wait for a permit, and who of them is next.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::mem;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -139,7 +138,7 @@ impl Lines {
         }
         let line = &mut self.lines[line(priority)];
         match line.binary_search_by_key(&id, |waiter| waiter.id) {
-            Ok(at) => Ok(mem::replace(&mut line[at].waker, Some(waker))),
+            Ok(at) => Ok(line[at].waker.replace(waker)),
             Err(_) => unreachable!("who waits is in line or was told"),
         }
     }

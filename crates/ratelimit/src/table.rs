@@ -23,13 +23,14 @@ use overdrive_core::Timestamp;
 use crate::gcra::{Arrival, Gcra};
 use crate::sync::{AtomicU64, Mutant, Mutex, Ordering, removed};
 
-/// Slots of a cache line, and lines of a bucket.
-const SLOTS: usize = if cfg!(overdrive_loom) { 1 } else { 4 };
-const LINES: usize = if cfg!(overdrive_loom) { 1 } else { 2 };
-const BUCKET: usize = SLOTS * LINES;
+/// Slots of a bucket, which is two cache lines.
+const BUCKET: usize = if cfg!(overdrive_loom) { 1 } else { 8 };
+
+/// Slots of a cache line.
+const LINE: usize = if cfg!(overdrive_loom) { 1 } else { 4 };
 
 /// A bucket with fewer keys that owe something takes a new one without a look at the other.
-const ROOMY: usize = 5;
+const ROOMY: i32 = 5;
 
 const STRIPES: usize = if cfg!(overdrive_loom) { 1 } else { 64 };
 
@@ -40,19 +41,25 @@ const BUSY: u64 = 1;
 
 #[derive(Debug)]
 pub(crate) struct Table {
-    lines: Box<[Line]>,
-    buckets: u64,
+    buckets: Box<[Bucket]>,
     stripes: [Mutex<()>; STRIPES],
 }
 
 #[derive(Debug)]
-#[repr(align(64))]
-struct Line([Slot; SLOTS]);
+#[repr(align(128))]
+struct Bucket([Slot; BUCKET]);
 
 #[derive(Debug)]
 struct Slot {
     tag: AtomicU64,
     arrival: AtomicU64,
+}
+
+/// A slot that owes nothing, as it was read.
+struct Free<'t> {
+    slot: &'t Slot,
+    tag: u64,
+    arrival: Arrival,
 }
 
 /// A key by its hash.
@@ -86,16 +93,14 @@ impl Table {
     /// Room for so many slots at least.
     pub(crate) fn new(slots: usize) -> Self {
         let buckets = slots.div_ceil(BUCKET).max(2);
-        let lines = (0..buckets * LINES).map(|_| Line::new()).collect();
         Self {
-            lines,
-            buckets: buckets as u64,
+            buckets: (0..buckets).map(|_| Bucket::new()).collect(),
             stripes: array::from_fn(|_| Mutex::new(())),
         }
     }
 
     pub(crate) fn slots(&self) -> usize {
-        self.lines.len() * SLOTS
+        self.buckets.len() * BUCKET
     }
 
     /// Where the key of that hash lies.
@@ -104,14 +109,15 @@ impl Table {
         // Once more, for hash functions that leave parts of their 64 bits alike.
         let wide = u128::from(hash ^ 0x9e37_79b9_7f4a_7c15) * 0xd6e8_feb8_6659_fd93;
         let mixed = (wide >> 64) as u64 ^ wide as u64;
-        let first = reduce(mixed, self.buckets);
+        let buckets = self.buckets.len() as u64;
+        let first = reduce(mixed, buckets);
         // One of the others.
-        let by = 1 + reduce(mixed.rotate_left(32), self.buckets - 1);
+        let by = 1 + reduce(mixed.rotate_left(32), buckets - 1);
         let second = first + by;
-        let second = if second < self.buckets {
+        let second = if second < buckets {
             second
         } else {
-            second - self.buckets
+            second - buckets
         };
         Key {
             tag: if mixed > BUSY { mixed } else { mixed + 2 },
@@ -121,23 +127,32 @@ impl Table {
     }
 
     #[inline(always)]
-    fn bucket(&self, bucket: usize) -> impl Iterator<Item = &Slot> {
-        self.lines[bucket * LINES..(bucket + 1) * LINES]
-            .iter()
-            .flat_map(|line| &line.0)
+    fn bucket(&self, bucket: usize) -> &[Slot; BUCKET] {
+        &self.buckets[bucket].0
     }
 
     fn candidates(&self, key: Key) -> impl Iterator<Item = &Slot> {
-        self.bucket(key.first).chain(self.bucket(key.second))
+        self.bucket(key.first).iter().chain(self.bucket(key.second))
     }
 
     /// The key's slot. A tag that is read may be out of date by the time that it is used.
     #[inline(always)]
     fn find(&self, key: Key) -> Option<&Slot> {
-        let has = |slot: &&Slot| slot.tag.load(Ordering::Acquire) == key.tag;
-        self.bucket(key.first)
-            .find(has)
-            .or_else(|| self.bucket(key.second).find(has))
+        self.find_in(key.first, key.tag)
+            .or_else(|| self.find_in(key.second, key.tag))
+    }
+
+    #[inline(always)]
+    fn find_in(&self, bucket: usize, tag: u64) -> Option<&Slot> {
+        // By line: the second is only touched if need be. And within a line without a branch for
+        // each slot, none of which could be foreseen.
+        self.bucket(bucket).chunks_exact(LINE).find_map(|line| {
+            let mut found = 0_u32;
+            for (i, slot) in line.iter().enumerate() {
+                found |= u32::from(slot.tag.load(Ordering::Relaxed) == tag) << i;
+            }
+            line.get(found.trailing_zeros() as usize)
+        })
     }
 
     /// Takes tokens worth `cost` of the key's, if they are there.
@@ -178,7 +193,7 @@ impl Table {
                 continue;
             }
             let (free, busy) = self.free(key, units);
-            if let Some((slot, tag, arrival)) = free {
+            if let Some(Free { slot, tag, arrival }) = free {
                 let Some(next) = gcra.admit(arrival, units, cost) else {
                     return Charge::Denied(arrival);
                 };
@@ -199,31 +214,40 @@ impl Table {
         }
     }
 
-    /// A slot of nobody's, or of somebody's who owes nothing: in the bucket where there are more of
-    /// them. And whether any changes hands just now.
-    fn free(&self, key: Key, units: u64) -> (Option<(&Slot, u64, Arrival)>, bool) {
+    /// A slot of nobody's, or of the one who has owed nothing for longest. And whether any changes
+    /// hands just now.
+    fn free(&self, key: Key, units: u64) -> (Option<Free<'_>>, bool) {
         let mut busy = false;
         let mut look = |bucket| {
-            let (mut live, mut free) = (0, None);
+            let (mut live, mut free) = (0, None::<Free<'_>>);
             for slot in self.bucket(bucket) {
                 let arrival = slot.arrival.load(Ordering::Acquire);
-                match slot.tag.load(Ordering::Acquire) {
-                    BUSY => (live, busy) = (live + 1, true),
-                    tag if arrival <= units => free = free.or(Some((slot, tag, arrival))),
-                    _ => live += 1,
+                let tag = slot.tag.load(Ordering::Acquire);
+                if tag == BUSY || arrival > units {
+                    busy |= tag == BUSY;
+                    live += 1;
+                } else if free.as_ref().is_none_or(|free| arrival < free.arrival) {
+                    free = Some(Free { slot, tag, arrival });
                 }
             }
             (live, free)
         };
         let (live, free) = look(key.first);
-        if live < ROOMY && free.is_some() {
+        if live < ROOMY && free.as_ref().is_some_and(|free| free.tag == FREE) {
             return (free, busy);
         }
         let (other_live, other_free) = look(key.second);
-        let better = if other_live < live {
-            other_free.or(free)
-        } else {
-            free.or(other_free)
+        let better = match (free, other_free) {
+            (Some(one), Some(other)) => {
+                // Evenly filled buckets overflow last; and who rested a moment may come back.
+                let other_first = match (one.tag == FREE, other.tag == FREE) {
+                    (true, true) => other_live < live,
+                    _ if live.abs_diff(other_live) > 1 => other_live < live,
+                    _ => other.arrival < one.arrival,
+                };
+                Some(if other_first { other } else { one })
+            }
+            (one, other) => one.or(other),
         };
         (better, busy)
     }
@@ -270,14 +294,14 @@ impl Table {
 
     /// How many keys owe something. Looks at all slots.
     pub(crate) fn live(&self, units: u64) -> usize {
-        let slots = self.lines.iter().flat_map(|line| &line.0);
+        let slots = self.buckets.iter().flat_map(|bucket| &bucket.0);
         slots
             .filter(|slot| slot.arrival.load(Ordering::Relaxed) > units)
             .count()
     }
 }
 
-impl Line {
+impl Bucket {
     fn new() -> Self {
         Self(array::from_fn(|_| Slot {
             tag: AtomicU64::new(FREE),

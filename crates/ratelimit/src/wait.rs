@@ -5,7 +5,6 @@
 //! back.
 
 use std::collections::VecDeque;
-use std::mem;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -258,7 +257,7 @@ impl Queue {
     /// Keeps the newest waker: the old one.
     fn replace_waker(&mut self, id: u64, waker: Waker) -> Option<Waker> {
         match self.waiters.binary_search_by_key(&id, |w| w.id) {
-            Ok(at) => mem::replace(&mut self.waiters[at].waker, Some(waker)),
+            Ok(at) => self.waiters[at].waker.replace(waker),
             Err(_) => Some(waker),
         }
     }

@@ -375,6 +375,14 @@ fn the_parts_can_be_shared_and_sent() {
     check::<RateLimiter>();
     check::<ExactKeyedLimiter<String>>();
     check::<overdrive_ratelimit::KeyedLimiter<str>>();
+    check::<overdrive_ratelimit::LeasedLimiter>();
+    check::<overdrive_ratelimit::Reservation<'_>>();
+    check::<overdrive_ratelimit::AdaptiveLimit>();
+    check::<overdrive_ratelimit::AdaptivePermit>();
+    check::<overdrive_ratelimit::All<(RateLimiter, overdrive_ratelimit::SlidingLog)>>();
+    check::<overdrive_ratelimit::SlidingWindow>();
+    check::<overdrive_ratelimit::TscClock>();
+    check::<overdrive_ratelimit::LimitPolicy>();
     check::<ConcurrencyLimit>();
     check::<overdrive_ratelimit::OwnedPermit>();
     check::<overdrive_ratelimit::Permit<'_>>();

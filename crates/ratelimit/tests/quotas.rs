@@ -111,7 +111,7 @@ fn a_quota_that_changes_all_the_time_gives_no_more_than_its_rates() {
         clock.advance(Duration::from_millis(1));
     }
     // Ten seconds at two thousand on average; what is rounded at a change costs the caller.
-    assert!(allowed <= 20_010 && allowed >= 19_990, "{allowed}");
+    assert!((19_990..=20_010).contains(&allowed), "{allowed}");
 }
 
 #[test]

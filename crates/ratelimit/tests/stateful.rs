@@ -12,8 +12,8 @@ use std::time::Duration;
 use overdrive_core::clock::ManualClock;
 use overdrive_core::{Clock, Timestamp};
 use overdrive_ratelimit::{
-    Acquire, AcquireError, Carry, ConcurrencyLimit, Deadline, ExactKeyedLimiter, MAX_PERIOD,
-    MAX_TOKENS, OnFull, Permit, Quota, RateLimiter,
+    Acquire, AcquireError, Carry, ConcurrencyLimit, Deadline, ExactKeyedLimiter, KeyedLimiter,
+    MAX_PERIOD, MAX_TOKENS, OnFull, Permit, Quota, RateLimiter,
 };
 use proptest::prelude::*;
 
@@ -343,6 +343,38 @@ proptest! {
             prop_assert_eq!(limiter.check_n(&key, n).is_ok(), allowed);
             prop_assert!(limiter.stats().keys <= 5);
         }
+    }
+
+    #[test]
+    fn a_hashed_limiter_is_a_bucket_for_each_key(
+        quota in quotas(),
+        asks in proptest::collection::vec((0..40_u64, 0..12_u64, 0..2_000_u64, 0..30_u8), 0..300),
+    ) {
+        let clock = ManualClock::new();
+        let builder = KeyedLimiter::<u64>::builder().quota(quota).capacity(1_000);
+        let limiter = builder.on_full(OnFull::Deny).clock(clock.clone()).build().unwrap();
+        let mut buckets: Vec<Bucket> = (0..40).map(|_| Bucket::new(quota)).collect();
+        let mut now = 0;
+        for (key, n, by, how) in asks {
+            let by = if how == 0 { by << 40 } else { by };
+            clock.advance(Duration::from_nanos(by));
+            now += u128::from(by);
+            let bucket = &mut buckets[key as usize];
+            bucket.fill(now);
+            if how == 1 {
+                limiter.reset(&key);
+                *bucket = Bucket { seen: now, ..Bucket::new(quota) };
+            }
+            if limiter.check_n(&key, n).is_ok() {
+                prop_assert!(bucket.take(now, n));
+            } else {
+                let short = bucket.worth(n) - bucket.level;
+                prop_assert!(n > quota.burst || short > -bucket.reserve());
+            }
+            let there = i128::from(limiter.snapshot(&key).remaining);
+            prop_assert!(there * bucket.worth(1) <= bucket.level.max(0));
+        }
+        prop_assert_eq!(limiter.stats().overflowed, 0);
     }
 
     #[test]

@@ -133,7 +133,7 @@ fn draw(seed: u64, keys: usize) -> Vec<u64> {
 }
 
 /// SplitMix64.
-fn mix(n: u64) -> u64 {
+pub(crate) fn mix(n: u64) -> u64 {
     let z = (n ^ (n >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)

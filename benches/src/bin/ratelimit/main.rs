@@ -3,6 +3,7 @@
 mod keyed;
 mod limits;
 mod ours;
+mod overload;
 #[cfg(feature = "ratelimit-peers")]
 mod peers;
 mod scenarios;

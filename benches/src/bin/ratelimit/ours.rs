@@ -100,7 +100,7 @@ impl Wait for Waiting {
     }
 }
 
-fn built<T>(result: Result<T, ConfigError>) -> T {
+pub(crate) fn built<T>(result: Result<T, ConfigError>) -> T {
     match result {
         Ok(built) => built,
         Err(error) => panic!("valid settings were refused: {error}"),

@@ -7,7 +7,7 @@ use overdrive_ratelimit::{ConcurrencyLimit, RateLimiter};
 use crate::limits::{ClockAndWord, Counter};
 #[cfg(feature = "ratelimit-peers")]
 use crate::peers::{Governor, GovernorCoarse, LeakyBucket, Ratelimit};
-use crate::{keyed, ours, waiting};
+use crate::{keyed, ours, overload, waiting};
 
 /// The quota of a scenario.
 #[derive(Clone, Copy)]
@@ -70,6 +70,7 @@ pub(crate) fn suite() -> Vec<Scenario> {
     ];
     suite.extend(keyed::scenarios());
     suite.extend(waiting::scenarios());
+    suite.push(overload::scenario());
     suite
 }
 
