@@ -100,7 +100,10 @@ struct Comparison {
 
 impl Steered {
     fn new() -> Self {
-        let counter = quanta::Clock::new();
+        Self::on(quanta::Clock::new())
+    }
+
+    fn on(counter: quanta::Clock) -> Self {
         let now = compare(&counter);
         // What quanta measured: the nanoseconds of 2^30 ticks.
         let nanos = counter.delta_as_nanos(0, 1 << 30).max(1);
@@ -129,10 +132,13 @@ impl Steered {
                 hint::spin_loop();
                 continue;
             }
-            // A core's counter may be a little behind that of the core which compared.
-            let since = self.counter.raw().saturating_sub(ticks);
+            let since = self.counter.raw().wrapping_sub(ticks);
             if since <= valid {
                 return Timestamp::from_nanos(nanos + ((since * rate) >> SHIFT));
+            }
+            // A core's counter may be a little behind that of the core which compared.
+            if since.wrapping_neg() <= valid / 256 {
+                return Timestamp::from_nanos(nanos);
             }
             return self.compare_again(nanos + ((valid * rate) >> SHIFT));
         }
@@ -149,7 +155,7 @@ impl Steered {
         let ticks = self.ticks.load(Ordering::Relaxed);
         let rate = self.rate.load(Ordering::Relaxed);
         let now = compare(&self.counter);
-        let since = now.ticks.saturating_sub(ticks);
+        let since = now.ticks.wrapping_sub(ticks);
         if since <= self.ticks_valid.load(Ordering::Relaxed) {
             let nanos = self.nanos.load(Ordering::Relaxed);
             return Timestamp::from_nanos(nanos + ((since * rate) >> SHIFT));
@@ -173,6 +179,10 @@ impl Baseline {
     /// The rate of the next stretch: what was measured since the first comparison, less what takes a
     /// clock that is `ahead` back in one stretch. No slower than half.
     fn steer(&mut self, now: Comparison, ahead: u64) -> u64 {
+        if now.ticks < self.first.ticks {
+            // It began anew.
+            self.first = now;
+        }
         let ticks = u128::from(now.ticks.saturating_sub(self.first.ticks));
         let nanos = u128::from(now.nanos.saturating_sub(self.first.nanos));
         if ticks > 0 && nanos >= u128::from(STRETCH) / 2 {
@@ -250,6 +260,29 @@ mod tests {
                 });
             }
         });
+    }
+
+    #[test]
+    fn a_counter_that_jumps_is_survived() {
+        let (counter, jumps) = quanta::Clock::mock();
+        jumps.increment(1_000_000_000_000_u64);
+        let clock = Steered::on(counter);
+        let before = clock.now();
+        jumps.decrement(1_000_u64);
+        assert_eq!(clock.now(), before, "another core");
+        jumps.decrement(900_000_000_000_u64);
+        let after = clock.now();
+        assert!(after >= before);
+        jumps.increment(1_000_000_u64);
+        assert!(clock.now() > after, "it goes on from there");
+        jumps.increment(500_000_000_000_u64);
+        let far = clock.now();
+        assert!(far > after);
+        let real = Timestamp::now().as_nanos();
+        assert!(
+            far.as_nanos() < real + 2 * STRETCH,
+            "it does not follow the jump"
+        );
     }
 
     #[test]
