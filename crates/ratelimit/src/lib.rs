@@ -35,16 +35,17 @@
 //!   there is `wait_blocking`.
 //! - `serde`: [`Quota`] and [`ConcurrencySettings`] in configuration files.
 //!
-//! No threads and no unsafe code. The one thing that all limiters of a process share is the
-//! [`TscClock`].
+//! No threads, and one line of unsafe code, which reads the processor's counter. The one thing that
+//! all limiters of a process share is the [`TscClock`].
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod adaptive;
 mod all;
 mod cell;
 mod concurrency;
 mod concurrency_builder;
+mod counter;
 mod counts;
 mod drain;
 mod error;

@@ -7,6 +7,8 @@ use std::sync::{Mutex, OnceLock};
 
 use overdrive_core::{Clock, Timestamp};
 
+use crate::counter::Counter;
+
 /// The processor's time-stamp counter, held to the operating system's monotonic clock: exact to
 /// tens of nanoseconds, and a third of the cost of
 /// [`PreciseClock`](overdrive_core::clock::PreciseClock).
@@ -17,8 +19,9 @@ use overdrive_core::{Clock, Timestamp};
 /// pause (nobody reads, or the machine sleeps) it goes forward to the operating system's time; it
 /// never goes back.
 ///
-/// The first one of a process measures the counter, for 200 ms at most (through `quanta`). Where the
-/// processor has no reliable counter it reads the operating system's clock.
+/// It needs an x86-64 processor and a Linux kernel that keeps its own time by the counter (clock
+/// source `tsc`); elsewhere it reads the operating system's clock. The first one of a process measures
+/// the counter for two milliseconds.
 ///
 /// ```
 /// use overdrive_ratelimit::{Clock, TscClock};
@@ -69,9 +72,12 @@ const SHIFT: u32 = 31;
 /// How long a comparison holds, in nanoseconds. A reader that comes later makes a new one.
 const STRETCH: u64 = 500_000_000;
 
+/// How long the counter is measured at first, in nanoseconds.
+const MEASURED: u64 = 2_000_000;
+
 /// A counter that is turned into time by the last comparison, behind a sequence lock.
 struct Steered {
-    counter: quanta::Clock,
+    counter: Counter,
     version: AtomicU64,
     /// The counter at the last comparison, and the time shown then.
     ticks: AtomicU64,
@@ -100,14 +106,24 @@ struct Comparison {
 
 impl Steered {
     fn new() -> Self {
-        Self::on(quanta::Clock::new())
+        Self::on(Counter::new())
     }
 
-    fn on(counter: quanta::Clock) -> Self {
-        let now = compare(&counter);
-        // What quanta measured: the nanoseconds of 2^30 ticks.
-        let nanos = counter.delta_as_nanos(0, 1 << 30).max(1);
-        let rate = nanos << (SHIFT - 30);
+    fn on(counter: Counter) -> Self {
+        let first = compare(&counter);
+        let mut now = first;
+        while now.nanos - first.nanos < MEASURED {
+            hint::spin_loop();
+            now = compare(&counter);
+        }
+        let ticks = u128::from(now.ticks.wrapping_sub(first.ticks).max(1));
+        let rate = (u128::from(now.nanos - first.nanos) << SHIFT) / ticks;
+        // A counter that stands still, as a test's does, passes for one of nanoseconds.
+        let rate = if rate >> 40 == 0 {
+            rate as u64
+        } else {
+            1 << SHIFT
+        };
         Self {
             counter,
             version: AtomicU64::new(0),
@@ -115,7 +131,7 @@ impl Steered {
             nanos: AtomicU64::new(now.nanos),
             rate: AtomicU64::new(rate),
             ticks_valid: AtomicU64::new(ticks_in(STRETCH, rate)),
-            baseline: Mutex::new(Baseline { first: now, rate }),
+            baseline: Mutex::new(Baseline { first, rate }),
         }
     }
 
@@ -132,7 +148,7 @@ impl Steered {
                 hint::spin_loop();
                 continue;
             }
-            let since = self.counter.raw().wrapping_sub(ticks);
+            let since = self.counter.read().wrapping_sub(ticks);
             if since <= valid {
                 return Timestamp::from_nanos(nanos + ((since * rate) >> SHIFT));
             }
@@ -207,12 +223,12 @@ fn ticks_in(nanos: u64, rate: u64) -> u64 {
 }
 
 /// Both clocks at the same time: of a few tries the one in which least time passed in between.
-fn compare(counter: &quanta::Clock) -> Comparison {
+fn compare(counter: &Counter) -> Comparison {
     let (mut best, mut least) = (Comparison { ticks: 0, nanos: 0 }, u64::MAX);
     for _ in 0..4 {
-        let before = counter.raw();
+        let before = counter.read();
         let nanos = Timestamp::now().as_nanos();
-        let passed = counter.raw().saturating_sub(before);
+        let passed = counter.read().saturating_sub(before);
         if passed < least {
             least = passed;
             let ticks = before + passed / 2;
@@ -224,6 +240,8 @@ fn compare(counter: &quanta::Clock) -> Comparison {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[test]
@@ -264,18 +282,17 @@ mod tests {
 
     #[test]
     fn a_counter_that_jumps_is_survived() {
-        let (counter, jumps) = quanta::Clock::mock();
-        jumps.increment(1_000_000_000_000_u64);
-        let clock = Steered::on(counter);
+        let ticks = Arc::new(AtomicU64::new(1_000_000_000_000));
+        let clock = Steered::on(Counter::Set(Arc::clone(&ticks)));
         let before = clock.now();
-        jumps.decrement(1_000_u64);
+        ticks.fetch_sub(1_000, Ordering::Relaxed);
         assert_eq!(clock.now(), before, "another core");
-        jumps.decrement(900_000_000_000_u64);
+        ticks.fetch_sub(900_000_000_000, Ordering::Relaxed);
         let after = clock.now();
         assert!(after >= before);
-        jumps.increment(1_000_000_u64);
+        ticks.fetch_add(1_000_000, Ordering::Relaxed);
         assert!(clock.now() > after, "it goes on from there");
-        jumps.increment(500_000_000_000_u64);
+        ticks.fetch_add(500_000_000_000, Ordering::Relaxed);
         let far = clock.now();
         assert!(far > after);
         let real = Timestamp::now().as_nanos();
