@@ -84,12 +84,13 @@ impl SharedCell {
             // Acquire: if it is of a later quota, the look at the version below sees that.
             let arrival = self.word.0.load(Ordering::Acquire);
             fence(Ordering::Acquire);
-            if !removed(Mutant::TrustTheQuota)
-                && (version & 1 != 0 || self.version.load(Ordering::Relaxed) != version)
-            {
+            // Unequal if it was odd, too.
+            let moved = self.version.load(Ordering::Relaxed) != version & !1;
+            if moved && !removed(Mutant::TrustTheQuota) {
                 return Err(Busy);
             }
-            if n > gcra.burst {
+            // A burst is at least one.
+            if n > 1 && n > gcra.burst {
                 return Ok(Answer::ExceedsBurst(gcra.burst));
             }
             // Within the burst, so it fits.

@@ -18,6 +18,7 @@ impl Check for RateLimiter {
         built(Self::builder().quota(quota(rate)).build())
     }
 
+    #[inline(always)]
     fn check(&self) -> bool {
         Self::check(self).is_ok()
     }
@@ -28,6 +29,7 @@ impl Permits for ConcurrencyLimit {
         built(Self::builder().limit(limit).build())
     }
 
+    #[inline(always)]
     fn acquire_and_release(&self) -> bool {
         self.try_acquire().is_ok()
     }
@@ -47,6 +49,7 @@ impl Check for Coarse {
         ))
     }
 
+    #[inline(always)]
     fn check(&self) -> bool {
         self.0.check().is_ok()
     }
@@ -62,6 +65,7 @@ impl Check for Leased {
         ))
     }
 
+    #[inline(always)]
     fn check(&self) -> bool {
         self.0.check().is_ok()
     }
@@ -77,6 +81,7 @@ impl CheckKey for Keyed {
         Self(built(builder.hasher(hasher).build()))
     }
 
+    #[inline(always)]
     fn check_key(&self, key: u64) -> bool {
         self.0.check(&key).is_ok()
     }

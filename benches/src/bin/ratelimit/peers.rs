@@ -21,6 +21,7 @@ impl Check for Governor {
         Self(RateLimiter::direct(quota(rate)))
     }
 
+    #[inline(always)]
     fn check(&self) -> bool {
         self.0.check().is_ok()
     }
@@ -45,6 +46,7 @@ impl Check for Ratelimit {
         }
     }
 
+    #[inline(always)]
     fn check(&self) -> bool {
         self.0.try_wait().is_ok()
     }
@@ -72,6 +74,7 @@ impl Check for LeakyBucket {
         Self(builder.build())
     }
 
+    #[inline(always)]
     fn check(&self) -> bool {
         self.0.try_acquire(1)
     }
@@ -82,6 +85,7 @@ impl Permits for Semaphore {
         Self::new(limit)
     }
 
+    #[inline(always)]
     fn acquire_and_release(&self) -> bool {
         self.try_acquire().is_ok()
     }
@@ -114,6 +118,7 @@ impl Check for GovernorCoarse {
         Self(RateLimiter::direct_with_clock(quota(rate), clock))
     }
 
+    #[inline(always)]
     fn check(&self) -> bool {
         self.0.check().is_ok()
     }
@@ -134,6 +139,7 @@ impl CheckKey for GovernorKeyed {
         Self(RateLimiter::dashmap_with_hasher(per_key(quota), hasher))
     }
 
+    #[inline(always)]
     fn check_key(&self, key: u64) -> bool {
         self.0.check_key(&key).is_ok()
     }
@@ -147,6 +153,7 @@ impl CheckKey for GovernorCleaned {
         Self(GovernorKeyed::new(quota, keys))
     }
 
+    #[inline(always)]
     fn check_key(&self, key: u64) -> bool {
         self.0.check_key(key)
     }
@@ -167,6 +174,7 @@ impl CheckKey for GovernorKeyedDefault {
         ))
     }
 
+    #[inline(always)]
     fn check_key(&self, key: u64) -> bool {
         self.0.check_key(&key).is_ok()
     }
