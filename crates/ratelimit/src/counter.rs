@@ -36,11 +36,17 @@ impl Counter {
             // SAFETY: by 1.
             #[expect(unsafe_code, reason = "there is no safe way to the counter")]
             Self::Tsc => unsafe { std::arch::x86_64::_rdtsc() },
-            Self::System => Timestamp::now().as_nanos(),
+            Self::System => system(),
             #[cfg(test)]
             Self::Set(ticks) => ticks.load(std::sync::atomic::Ordering::Relaxed),
         }
     }
+}
+
+/// Out of the way of the counter.
+#[inline(never)]
+fn system() -> u64 {
+    Timestamp::now().as_nanos()
 }
 
 /// Whether the operating system keeps its own time by the counter: then it has found it to be

@@ -81,7 +81,6 @@ impl CheckKey for Keyed {
         Self(built(builder.hasher(hasher).build()))
     }
 
-    #[inline(always)]
     fn check_key(&self, key: u64) -> bool {
         self.0.check(&key).is_ok()
     }

@@ -139,7 +139,6 @@ impl CheckKey for GovernorKeyed {
         Self(RateLimiter::dashmap_with_hasher(per_key(quota), hasher))
     }
 
-    #[inline(always)]
     fn check_key(&self, key: u64) -> bool {
         self.0.check_key(&key).is_ok()
     }
@@ -153,7 +152,6 @@ impl CheckKey for GovernorCleaned {
         Self(GovernorKeyed::new(quota, keys))
     }
 
-    #[inline(always)]
     fn check_key(&self, key: u64) -> bool {
         self.0.check_key(key)
     }
@@ -174,7 +172,6 @@ impl CheckKey for GovernorKeyedDefault {
         ))
     }
 
-    #[inline(always)]
     fn check_key(&self, key: u64) -> bool {
         self.0.check_key(&key).is_ok()
     }
