@@ -180,7 +180,7 @@ impl<C: Clock> Inner<C> {
         let next = sampled.policy.next(before, &window, overloads);
         let next = next.clamp(self.range.0, self.range.1);
         if next != before {
-            self.limit.set_limit(next);
+            self.limit.put_limit(next);
         }
     }
 }

@@ -18,7 +18,7 @@ use std::mem;
 use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 
-use overdrive_core::{Clock, Timestamp};
+use overdrive_core::{Clock, ConfigError, Timestamp};
 
 use crate::counts::Counts;
 use crate::lines::{Lines, Outcome};
@@ -311,12 +311,18 @@ impl ConcurrencyLimit {
         usize::try_from(self.inner.limit.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
     }
 
-    /// Sets another number of permits, [`MAX_CONCURRENCY`] at most. Those that are out beyond it stay
-    /// good, and none is given out until enough have come back. Zero lets nobody in until there is
-    /// another limit.
-    pub fn set_limit(&self, permits: usize) {
-        let permits = permits.min(MAX_CONCURRENCY) as u64;
-        self.inner.limit.store(permits, Ordering::Relaxed);
+    /// Sets another number of permits. Those that are out beyond it stay good, and none is given out
+    /// until enough have come back. Zero lets nobody in until there is another limit.
+    ///
+    /// # Errors
+    /// More than [`MAX_CONCURRENCY`].
+    pub fn set_limit(&self, permits: usize) -> Result<(), ConfigError> {
+        self.put_limit(ConfigError::at_most("limit", permits, MAX_CONCURRENCY)?);
+        Ok(())
+    }
+
+    pub(crate) fn put_limit(&self, permits: usize) {
+        self.inner.limit.store(permits as u64, Ordering::Relaxed);
         self.inner.look_again();
     }
 

@@ -91,6 +91,16 @@ impl Gcra {
         .starting(Timestamp::ZERO, 0)
     }
 
+    /// The same rate with a smaller burst.
+    pub(crate) fn less(self, tokens: u64) -> Self {
+        let burst = self.burst - tokens;
+        Self {
+            burst,
+            tolerance: burst * self.cost,
+            ..self
+        }
+    }
+
     /// The same with the units at `base` at `origin`.
     pub(crate) fn starting(self, origin: Timestamp, base: u64) -> Self {
         let units = u128::from(END.saturating_sub(base));

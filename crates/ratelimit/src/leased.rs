@@ -8,7 +8,6 @@ use overdrive_core::thread_slot;
 use overdrive_core::{Clock, ConfigError};
 
 use crate::error::{CheckError, Denied};
-use crate::gcra::Gcra;
 use crate::limiter::{RateLimiter, Snapshot};
 use crate::limiter_builder::RateLimiterBuilder;
 use crate::quota::Quota;
@@ -45,7 +44,6 @@ pub struct LeasedLimiter<C: Clock = TscClock> {
 
 struct Inner<C: Clock> {
     limiter: RateLimiter<C>,
-    quota: Quota,
     batch: u64,
     slots: Box<[Slot]>,
 }
@@ -149,7 +147,7 @@ impl<C: Clock> LeasedLimiter<C> {
     }
 
     /// The limiter beneath, from which the batches come. Its checks and waits are bounded together
-    /// with these.
+    /// with these, and a quota that is set there holds for both.
     #[must_use]
     pub fn limiter(&self) -> &RateLimiter<C> {
         &self.inner.limiter
@@ -184,10 +182,10 @@ impl<C: Clock> LeasedLimiter<C> {
         self.inner.limiter.name()
     }
 
-    /// The quota given at set-up, which holds for all together.
+    /// The quota of now, which holds for all together.
     #[must_use]
     pub fn quota(&self) -> Quota {
-        self.inner.quota
+        self.inner.limiter.quota()
     }
 
     /// The tokens that a thread takes at a time, at most.
@@ -285,13 +283,10 @@ impl<C: Clock> LeasedLimiterBuilder<C> {
                 max: most,
             });
         }
-        let mut gcra = Gcra::new(quota);
-        gcra.burst -= self.batch * threads as u64;
-        gcra.tolerance = gcra.burst * gcra.cost;
+        let leased = self.batch * threads as u64;
         Ok(LeasedLimiter {
             inner: Arc::new(Inner {
-                limiter: self.limiter.build_with(gcra)?,
-                quota,
+                limiter: self.limiter.build_leased(leased)?,
                 batch: self.batch,
                 slots: (0..threads).map(|_| Slot::new()).collect(),
             }),

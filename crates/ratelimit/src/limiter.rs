@@ -66,6 +66,8 @@ const MORE: usize = 2;
 pub(crate) struct State {
     pub(crate) quota: Quota,
     pub(crate) gcra: Gcra,
+    /// Tokens of the burst that are kept back for what threads hold.
+    leased: u64,
     /// The cell's time while it is taken, which it is between locks only while somebody waits.
     kept: Option<Arrival>,
     /// The latest time that the cell has shown of this quota.
@@ -106,10 +108,11 @@ impl<C> Inner<C> {
     pub(crate) fn new(
         name: Cow<'static, str>,
         quota: Quota,
-        gcra: Gcra,
+        leased: u64,
         max_waiters: usize,
         clock: C,
     ) -> Self {
+        let gcra = Gcra::new(quota).less(leased);
         Self {
             cell: SharedCell::new(&gcra),
             clock,
@@ -119,6 +122,7 @@ impl<C> Inner<C> {
             state: Mutex::new(State {
                 quota,
                 gcra,
+                leased,
                 kept: None,
                 highest: gcra.base,
                 queue: Queue::default(),
@@ -308,7 +312,8 @@ impl<C: Clock> RateLimiter<C> {
     /// there.
     ///
     /// # Errors
-    /// As of [`build`](crate::RateLimiterBuilder::build): then nothing is changed.
+    /// As of [`build`](crate::RateLimiterBuilder::build), or a burst that is too small for what
+    /// threads hold of a [`LeasedLimiter`](crate::LeasedLimiter): then nothing is changed.
     ///
     /// ```
     /// use overdrive_ratelimit::{Carry, Quota, RateLimiter};
@@ -320,9 +325,18 @@ impl<C: Clock> RateLimiter<C> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn set_quota(&self, quota: Quota, carry: Carry) -> Result<(), ConfigError> {
-        let next = Gcra::new(quota.validate()?);
+        let quota = quota.validate()?;
         let now = self.inner.clock.now();
         let mut held = self.inner.hold();
+        let leased = held.state.leased;
+        if quota.burst / 2 < leased {
+            return Err(ConfigError::TooSmall {
+                field: "burst",
+                value: quota.burst,
+                min: 2 * leased,
+            });
+        }
+        let next = Gcra::new(quota).less(leased);
         let before = held.state.gcra;
         let shown = held.state.highest.max(held.arrival);
         let next = self.inner.cell.change(&before, shown, &next, now);

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use overdrive_core::{Clock, ConfigError};
 
-use crate::gcra::Gcra;
 use crate::leased::LeasedLimiterBuilder;
 use crate::limiter::{Inner, RateLimiter};
 use crate::quota::Quota;
@@ -112,15 +111,14 @@ impl<C: Clock> RateLimiterBuilder<C> {
     /// [`MAX_PERIOD`](crate::MAX_PERIOD), or of more than sixteen tokens a nanosecond; more than
     /// [`MAX_WAITERS`].
     pub fn build(self) -> Result<RateLimiter<C>, ConfigError> {
-        let quota = Quota::required(self.quota)?;
-        self.build_with(Gcra::new(quota))
+        self.build_leased(0)
     }
 
-    /// With the quota's arithmetic, or one that allows less.
-    pub(crate) fn build_with(self, gcra: Gcra) -> Result<RateLimiter<C>, ConfigError> {
+    /// With so many tokens of the burst kept back.
+    pub(crate) fn build_leased(self, leased: u64) -> Result<RateLimiter<C>, ConfigError> {
         let quota = Quota::required(self.quota)?;
         validate_waiters(self.max_waiters)?;
-        let inner = Inner::new(self.name, quota, gcra, self.max_waiters, self.clock);
+        let inner = Inner::new(self.name, quota, leased, self.max_waiters, self.clock);
         Ok(RateLimiter {
             inner: Arc::new(inner),
         })

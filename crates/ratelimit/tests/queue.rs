@@ -112,19 +112,22 @@ fn a_standing_queue_is_shed_and_those_who_come_now_are_served() {
 fn the_limit_can_be_changed_while_permits_are_out() {
     let (limit, _) = limit(3);
     let mut held: Vec<_> = (0..3).map(|_| limit.try_acquire().unwrap()).collect();
-    limit.set_limit(1);
+    limit.set_limit(1).unwrap();
     drop(held.pop());
     assert!(limit.try_acquire().is_err());
     let mut waits = limit.acquire();
     assert!(poll(&mut waits).is_pending());
     drop(held.pop());
     assert!(poll(&mut waits).is_pending());
-    limit.set_limit(2);
+    limit.set_limit(2).unwrap();
     let granted = poll(&mut waits);
     assert!(matches!(granted, Poll::Ready(Ok(_))));
     assert_eq!((limit.limit(), limit.in_flight()), (2, 2));
-    limit.set_limit(usize::MAX);
-    assert_eq!(limit.limit(), overdrive_ratelimit::MAX_CONCURRENCY);
+    assert_eq!(limit.set_limit(usize::MAX).unwrap_err().field(), "limit");
+    assert_eq!(limit.set_limit(0), Ok(()));
+    drop(granted);
+    drop(held);
+    assert!(limit.try_acquire().is_err());
 }
 
 #[test]

@@ -221,6 +221,21 @@ fn a_lease_that_runs_out_is_denied_with_the_time_to_retry() {
 }
 
 #[test]
+fn a_quota_that_is_set_beneath_leases_leaves_room_for_them() {
+    let (leased, clock) = leased(Quota::per_second(10).burst(8), 2, 2);
+    let small = leased
+        .limiter()
+        .set_quota(Quota::per_second(10).burst(7), Carry::Keep);
+    assert_eq!(small.unwrap_err().field(), "burst");
+    let next = Quota::per_second(10).burst(20);
+    leased.limiter().set_quota(next, Carry::Reset).unwrap();
+    assert_eq!(leased.quota(), next);
+    clock.advance(Duration::from_secs(60));
+    let allowed = (0..100).filter(|_| leased.check().is_ok()).count();
+    assert_eq!(allowed, 16);
+}
+
+#[test]
 fn leases_that_make_no_sense_are_refused_by_name() {
     let build = |batch, threads| {
         let builder = RateLimiter::builder().quota(Quota::per_second(100));

@@ -100,7 +100,7 @@ fn raise() {
     let held = limit.try_acquire().unwrap().into_owned();
     let other = limit.clone();
     let waits = thread::spawn(move || drop(acquire(&other)));
-    limit.set_limit(2);
+    limit.set_limit(2).unwrap();
     waits.join().unwrap();
     drop(held);
     at_rest(&limit);
