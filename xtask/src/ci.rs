@@ -22,7 +22,7 @@ const LIBRARIES: &[&str] = &[
     "overdrive",
 ];
 /// The crates that have loom models.
-const MODELLED: &[&str] = &["overdrive-batch", "overdrive-pool"];
+const MODELLED: &[&str] = &["overdrive-batch", "overdrive-pool", "overdrive-ratelimit"];
 /// The crates whose engines run under shuttle's random schedules.
 const SHUTTLED: &[&str] = &["overdrive-batch"];
 /// The benchmark suites; the scenarios of each compile without its peers.

@@ -1,17 +1,29 @@
 //! So many at once.
+//!
+//! # Who may do what
+//! 1. `word` holds the number of permits that are out, and two marks: somebody has to be told of
+//!    changes ([`LISTENED`]), and the limit is closed.
+//! 2. Without a mark, anyone may take a permit by one compare-exchange that finds fewer out than
+//!    the limit; where far fewer are, by an addition, which is taken back as by 4 if it was too much
+//!    or met a mark.
+//! 3. With a mark, permits are taken by the holder of the lock only. So while somebody waits nobody
+//!    passes: the mark is set before the last look for a free permit, and taken away with the last
+//!    who waits.
+//! 4. Whoever gives a permit back and finds [`LISTENED`] takes the lock, and hands out what is free.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::mem;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 
-use overdrive_core::ConfigError;
+use overdrive_core::{Clock, ConfigError, Timestamp};
 
-use crate::limiter::{DEFAULT_MAX_WAITERS, validate_waiters};
-use crate::settings::ConcurrencySettings;
+use crate::counts::Counts;
+use crate::lines::{Lines, Outcome};
 use crate::stats::ConcurrencyStats;
+use crate::sync::{AtomicU64, Mutant, Mutex, MutexGuard, Ordering, removed};
 use crate::wait::wake;
 
 /// The highest limit.
@@ -20,12 +32,14 @@ pub const MAX_CONCURRENCY: usize = 1 << 40;
 /// A limit on how much goes on at the same time: requests in work, open downloads, calls of a
 /// service that takes no more.
 ///
-/// Whoever holds a [`Permit`](crate::Permit) may go on; dropping it lets the next one in. Those who wait are
-/// served in the order in which they came, and a permit that comes back is handed to the first
-/// of them, past everybody who comes later. Clones are handles to the same limit.
+/// Whoever holds a [`Permit`](crate::Permit) may go on; dropping it lets the next one in. Those who
+/// wait are served by [`Priority`](overdrive_core::Priority), and within one in the order in which
+/// they came. A permit that comes back is handed to the first of them, past everybody who comes
+/// later. Clones are handles to the same limit.
 ///
-/// A counter and a queue behind one mutex. It needs no runtime: waiting works under any
-/// executor, and with [`acquire_blocking`](Self::acquire_blocking) without one.
+/// One word of memory while nobody waits: a permit costs one atomic operation each way. Waiting
+/// takes a lock. It needs no runtime: waiting works under any executor, and with
+/// [`acquire_blocking`](Self::acquire_blocking) without one.
 ///
 /// ```
 /// use overdrive_ratelimit::{ConcurrencyLimit, TryAcquireError};
@@ -45,76 +59,295 @@ pub struct ConcurrencyLimit {
 }
 
 pub(crate) struct Inner {
+    word: Word,
+    limit: AtomicU64,
+    counts: Counts<2>,
     name: Cow<'static, str>,
-    pub(crate) limit: usize,
     pub(crate) max_waiters: usize,
+    pub(crate) clock: Arc<dyn Clock>,
     state: Mutex<State>,
 }
 
-#[derive(Default)]
+/// Alone on its line.
+#[repr(align(64))]
+struct Word(AtomicU64);
+
+/// Somebody waits for a permit, or for all of them to be back.
+const LISTENED: u64 = 1;
+const CLOSED: u64 = 2;
+/// One permit that is out.
+const ONE: u64 = 4;
+
+/// How many permits must be free for one to be taken by an addition: more than threads are at it.
+const PLENTY: u64 = if cfg!(overdrive_loom) { 0 } else { 64 };
+
+/// Permits given out without a wait.
+const ACQUIRED: usize = 0;
+/// Calls that got none, without a wait.
+const REFUSED: usize = 1;
+
 pub(crate) struct State {
-    pub(crate) closed: bool,
-    pub(crate) queue: VecDeque<Waiter>,
+    pub(crate) lines: Lines,
     next_id: u64,
-    /// Ids of those who left the queue with a permit and have not taken it yet.
-    granted: Vec<u64>,
-    /// Of those who wait for all permits to be back.
+    /// Those who wait for all permits to be back.
     pub(crate) drains: BTreeMap<u64, Waker>,
-    pub(crate) stats: ConcurrencyStats,
+    pub(crate) waits: Waits,
 }
 
-pub(crate) struct Waiter {
-    pub(crate) id: u64,
-    pub(crate) waker: Waker,
+/// The figures that are kept under the lock.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Waits {
+    /// Permits without a wait.
+    pub(crate) acquired: u64,
+    /// Permits after a wait.
+    pub(crate) granted: u64,
+    pub(crate) refused: u64,
+    pub(crate) shed: u64,
+    pub(crate) abandoned: u64,
 }
 
-impl ConcurrencyLimit {
-    /// Starts the set-up of a limit.
-    pub fn builder() -> ConcurrencyLimitBuilder {
-        ConcurrencyLimitBuilder {
-            name: Cow::Borrowed("concurrency limit"),
-            limit: None,
-            max_waiters: DEFAULT_MAX_WAITERS,
+/// What a word says.
+pub(crate) enum Taken {
+    Yes,
+    Full,
+    Closed,
+    /// Ask under the lock.
+    Listened,
+}
+
+impl Inner {
+    pub(crate) fn new(
+        name: Cow<'static, str>,
+        limit: usize,
+        max_waiters: usize,
+        clock: Arc<dyn Clock>,
+        lines: Lines,
+    ) -> Self {
+        Self {
+            word: Word(AtomicU64::new(0)),
+            limit: AtomicU64::new(limit as u64),
+            counts: Counts::new(),
+            name,
+            max_waiters,
+            clock,
+            state: Mutex::new(State {
+                lines,
+                next_id: 0,
+                drains: BTreeMap::new(),
+                waits: Waits::default(),
+            }),
         }
     }
 
-    /// Gives out no more permits: those who wait get [`AcquireError::Closed`](crate::AcquireError::Closed). Permits that are
-    /// out stay good.
-    pub fn close(&self) {
-        let mut state = self.lock();
-        state.closed = true;
-        let queue = mem::take(&mut state.queue);
-        drop(state);
-        for waiter in queue {
-            wake(waiter.waker);
+    #[inline(always)]
+    pub(crate) fn take(&self) -> Taken {
+        let word = self.word.0.load(Ordering::Relaxed);
+        let limit = self.limit.load(Ordering::Relaxed);
+        // Where there is plenty, an addition that cannot fail; and taken back if it was too much.
+        if word & (CLOSED | LISTENED) == 0 && word / ONE + PLENTY < limit {
+            let before = self.word.0.fetch_add(ONE, Ordering::Acquire);
+            if before & (CLOSED | LISTENED) == 0 && before / ONE < limit {
+                self.counts.add(ACQUIRED, 1);
+                return Taken::Yes;
+            }
+            return self.take_back();
         }
+        self.take_exactly(word)
+    }
+
+    #[cold]
+    fn take_back(&self) -> Taken {
+        let before = self.word.0.fetch_sub(ONE, Ordering::AcqRel);
+        if before & LISTENED != 0 {
+            // It may have been missing to somebody for this moment.
+            self.look_again();
+            return Taken::Listened;
+        }
+        self.take_exactly(before - ONE)
+    }
+
+    fn take_exactly(&self, mut word: u64) -> Taken {
+        loop {
+            if word & CLOSED != 0 {
+                return Taken::Closed;
+            }
+            if word & LISTENED != 0 {
+                return Taken::Listened;
+            }
+            if word / ONE >= self.limit.load(Ordering::Relaxed) {
+                return Taken::Full;
+            }
+            match self.exchange(word, word + ONE) {
+                Ok(()) => {
+                    self.counts.add(ACQUIRED, 1);
+                    return Taken::Yes;
+                }
+                Err(now) => word = now,
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn exchange(&self, word: u64, next: u64) -> Result<(), u64> {
+        self.word
+            .0
+            .compare_exchange_weak(word, next, Ordering::Acquire, Ordering::Relaxed)
+            .map(drop)
+    }
+
+    /// A permit for somebody who waits, or comes while others do. The lock is held.
+    pub(crate) fn take_locked(&self) -> bool {
+        let mut word = self.word.0.load(Ordering::Relaxed);
+        while word / ONE < self.limit.load(Ordering::Relaxed) {
+            match self.exchange(word, word + ONE) {
+                Ok(()) => return true,
+                Err(now) => word = now,
+            }
+        }
+        false
+    }
+
+    #[inline(always)]
+    pub(crate) fn count_refused(&self) {
+        self.counts.add(REFUSED, 1);
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        // No code of a user runs under it, so it is consistent even if poisoned.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From here on permits are taken and given back under the lock. It is held.
+    pub(crate) fn listen(&self) {
+        if !removed(Mutant::LookWithoutMark) {
+            self.word.0.fetch_or(LISTENED, Ordering::AcqRel);
+        }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.word.0.load(Ordering::Acquire) & CLOSED != 0
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        let out = self.word.0.load(Ordering::Acquire) / ONE;
+        usize::try_from(out).unwrap_or(usize::MAX)
+    }
+
+    /// Hands out what is free and takes the mark away if nobody listens any more: those to wake.
+    pub(crate) fn hand_out(&self, state: &mut State) -> Vec<Waker> {
+        let mut wakers = Vec::new();
+        if !state.lines.is_empty() {
+            // Without deadlines and shedding nobody looks at the clock.
+            let now = if state.lines.watch_time() {
+                self.clock.now()
+            } else {
+                Timestamp::ZERO
+            };
+            loop {
+                while let Some((outcome, waker)) = state.lines.turn_away(now) {
+                    match outcome {
+                        Outcome::Shed => state.waits.shed += 1,
+                        _ => state.waits.refused += 1,
+                    }
+                    wakers.extend(waker);
+                }
+                if state.lines.is_empty() || !self.take_locked() {
+                    break;
+                }
+                state.waits.granted += 1;
+                wakers.extend(state.lines.grant());
+            }
+            if state.lines.is_empty() {
+                state.lines.emptied(now);
+            }
+        }
+        if self.is_idle(state) {
+            wakers.extend(mem::take(&mut state.drains).into_values());
+        }
+        if state.lines.is_empty() && state.drains.is_empty() {
+            self.word.0.fetch_and(!LISTENED, Ordering::AcqRel);
+        }
+        wakers
+    }
+
+    /// Hands out what is free to those who wait.
+    #[cold]
+    fn look_again(&self) {
+        let mut state = self.lock();
+        let wakers = self.hand_out(&mut state);
+        drop(state);
+        wakers.into_iter().for_each(wake);
+    }
+
+    /// Nobody has a permit or waits for one.
+    pub(crate) fn is_idle(&self, state: &State) -> bool {
+        state.lines.is_empty() && self.in_flight() == 0
+    }
+}
+
+impl ConcurrencyLimit {
+    /// Gives out no more permits: those who wait get
+    /// [`AcquireError::Closed`](crate::AcquireError::Closed). Permits that are out stay good.
+    pub fn close(&self) {
+        let inner = &*self.inner;
+        let mut state = inner.lock();
+        inner.word.0.fetch_or(CLOSED, Ordering::AcqRel);
+        let mut wakers = state.lines.close();
+        state.waits.refused += wakers.len() as u64;
+        wakers.extend(inner.hand_out(&mut state).into_iter().map(Some));
+        drop(state);
+        wakers.into_iter().flatten().for_each(wake);
     }
 
     /// Whether it was closed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.lock().closed
+        self.inner.is_closed()
     }
 
     /// The number of permits there are.
     #[must_use]
     pub fn limit(&self) -> usize {
-        self.inner.limit
+        usize::try_from(self.inner.limit.load(Ordering::Relaxed)).unwrap_or(usize::MAX)
+    }
+
+    /// Sets another number of permits. Those that are out beyond it stay good, and none is given out
+    /// until enough have come back. Zero lets nobody in until there is another limit.
+    ///
+    /// # Errors
+    /// More than [`MAX_CONCURRENCY`].
+    pub fn set_limit(&self, permits: usize) -> Result<(), ConfigError> {
+        self.put_limit(ConfigError::at_most("limit", permits, MAX_CONCURRENCY)?);
+        Ok(())
+    }
+
+    pub(crate) fn put_limit(&self, permits: usize) {
+        self.inner.limit.store(permits as u64, Ordering::Relaxed);
+        self.inner.look_again();
     }
 
     /// The number of permits that are out.
     #[must_use]
     pub fn in_flight(&self) -> usize {
-        self.lock().stats.in_flight
+        self.inner.in_flight()
     }
 
     /// The figures so far.
     #[must_use]
     pub fn stats(&self) -> ConcurrencyStats {
-        let state = self.lock();
+        let state = self.inner.lock();
+        let (waits, counts) = (state.waits, &self.inner.counts);
+        let in_flight = self.inner.in_flight();
+        let acquired = counts.sum(ACQUIRED) + waits.acquired + waits.granted;
         ConcurrencyStats {
-            waiting: state.queue.len(),
-            ..state.stats
+            acquired,
+            waited: waits.granted,
+            released: acquired.saturating_sub(in_flight as u64),
+            refused: counts.sum(REFUSED) + waits.refused,
+            shed: waits.shed,
+            abandoned_waits: waits.abandoned,
+            in_flight,
+            waiting: state.lines.len(),
         }
     }
 
@@ -124,130 +357,30 @@ impl ConcurrencyLimit {
         &self.inner.name
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
-        // No code of a user runs under it, so it is consistent even if poisoned.
-        self.inner
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A permit comes back: to the first of those who wait, or to the free ones.
+    /// A permit comes back.
+    #[inline(always)]
     pub(crate) fn release(&self) {
-        let mut state = self.lock();
-        state.stats.released += 1;
-        state.stats.in_flight -= 1;
-        let next = state.queue.pop_front();
-        if let Some(next) = &next {
-            state.stats.take();
-            state.stats.waited += 1;
-            state.granted.push(next.id);
+        let before = self.inner.word.0.fetch_sub(ONE, Ordering::AcqRel);
+        if before & LISTENED != 0 {
+            self.inner.look_again();
         }
-        let drains = state.drained();
-        drop(state);
-        if let Some(next) = next {
-            wake(next.waker);
-        }
-        drains.into_values().for_each(wake);
     }
 }
 
-impl ConcurrencyStats {
-    pub(crate) fn take(&mut self) {
-        self.acquired += 1;
-        self.in_flight += 1;
-    }
-}
-
-impl fmt::Debug for ConcurrencyLimit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ConcurrencyLimit")
-            .field("name", &self.inner.name)
-            .field("limit", &self.inner.limit)
-            .field("stats", &self.stats())
-            .finish_non_exhaustive()
-    }
-}
 impl State {
     pub(crate) fn next_id(&mut self) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
         id
     }
-
-    /// Nobody has a permit or waits for one.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.stats.in_flight == 0 && self.queue.is_empty()
-    }
-
-    /// Those to be told that it is idle, if it is.
-    fn drained(&mut self) -> BTreeMap<u64, Waker> {
-        if self.is_idle() {
-            mem::take(&mut self.drains)
-        } else {
-            BTreeMap::new()
-        }
-    }
-
-    pub(crate) fn take_grant(&mut self, id: u64) -> bool {
-        let at = self.granted.iter().position(|granted| *granted == id);
-        at.map(|at| self.granted.swap_remove(at)).is_some()
-    }
 }
 
-/// Sets a [`ConcurrencyLimit`] up, from [`ConcurrencyLimit::builder`].
-#[derive(Clone, Debug)]
-#[must_use = "a builder does nothing until `build`"]
-pub struct ConcurrencyLimitBuilder {
-    name: Cow<'static, str>,
-    limit: Option<usize>,
-    max_waiters: usize,
-}
-
-impl ConcurrencyLimitBuilder {
-    /// A label for figures. Default `"concurrency limit"`.
-    pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
-        self.name = name.into();
-        self
-    }
-
-    /// How many permits there are. Required.
-    pub fn limit(mut self, permits: usize) -> Self {
-        self.limit = Some(permits);
-        self
-    }
-
-    /// The numbers of a [`ConcurrencySettings`].
-    pub fn settings(mut self, settings: ConcurrencySettings) -> Self {
-        self.limit = Some(settings.limit);
-        self.max_waiters = settings.max_waiters;
-        self
-    }
-
-    /// How many may wait at the same time; further ones get [`QueueFull`](crate::AcquireError::QueueFull). Zero:
-    /// nobody waits. Default [`DEFAULT_MAX_WAITERS`].
-    pub fn max_waiters(mut self, n: usize) -> Self {
-        self.max_waiters = n;
-        self
-    }
-
-    /// Builds the limit.
-    ///
-    /// # Errors
-    /// A limit of zero or above [`MAX_CONCURRENCY`], or more than
-    /// [`MAX_WAITERS`](crate::MAX_WAITERS).
-    pub fn build(self) -> Result<ConcurrencyLimit, ConfigError> {
-        const FIELD: &str = "limit";
-        let limit = self.limit.ok_or(ConfigError::Missing { field: FIELD })?;
-        let limit = ConfigError::within(FIELD, limit, MAX_CONCURRENCY)?;
-        validate_waiters(self.max_waiters)?;
-        Ok(ConcurrencyLimit {
-            inner: Arc::new(Inner {
-                name: self.name,
-                limit,
-                max_waiters: self.max_waiters,
-                state: Mutex::default(),
-            }),
-        })
+impl fmt::Debug for ConcurrencyLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConcurrencyLimit")
+            .field("name", &self.name())
+            .field("limit", &self.limit())
+            .field("stats", &self.stats())
+            .finish_non_exhaustive()
     }
 }

@@ -8,16 +8,17 @@ use overdrive_core::park::block_on;
 use overdrive_core::{Deadline, DrainReport};
 
 use crate::concurrency::ConcurrencyLimit;
+use crate::wait::wake;
 
 /// Ready when no permit is out and nobody waits for one.
-struct Idle<'l> {
+pub(crate) struct Idle<'l> {
     limit: &'l ConcurrencyLimit,
     id: Option<u64>,
     released_before: u64,
 }
 
 impl<'l> Idle<'l> {
-    fn new(limit: &'l ConcurrencyLimit) -> Self {
+    pub(crate) fn new(limit: &'l ConcurrencyLimit) -> Self {
         Self {
             limit,
             id: None,
@@ -38,8 +39,10 @@ impl Future for Idle<'_> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         // A waker is code of others: cloned before the lock, dropped after it.
         let waker = context.waker().clone();
-        let mut state = self.limit.lock();
-        let (poll, spare) = if state.is_idle() {
+        let inner = &*self.limit.inner;
+        let mut state = inner.lock();
+        inner.listen();
+        let (poll, spare) = if inner.is_idle(&state) {
             (Poll::Ready(()), Some(waker))
         } else {
             let id = self.id.unwrap_or_else(|| state.next_id());
@@ -47,8 +50,11 @@ impl Future for Idle<'_> {
             self.id = Some(id);
             (Poll::Pending, old)
         };
+        // For others who listened, and for nobody if none does any more.
+        let wakers = inner.hand_out(&mut state);
         drop(state);
         drop(spare);
+        wakers.into_iter().for_each(wake);
         poll
     }
 }
@@ -56,8 +62,12 @@ impl Future for Idle<'_> {
 impl Drop for Idle<'_> {
     fn drop(&mut self) {
         if let Some(id) = self.id {
-            let waker = self.limit.lock().drains.remove(&id);
+            let mut state = self.limit.inner.lock();
+            let waker = state.drains.remove(&id);
+            let wakers = self.limit.inner.hand_out(&mut state);
+            drop(state);
             drop(waker);
+            wakers.into_iter().for_each(wake);
         }
     }
 }

@@ -5,11 +5,39 @@ use std::fmt;
 use std::time::Duration;
 
 /// One token was not to be had.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Denied {
     /// When it would be, if nobody else took it: what an HTTP `Retry-After` says.
     pub retry_after: Duration,
+    apart: Apart,
+}
+
+/// Where a `Result` keeps which of its sides it is: in the largest range of values that cannot be.
+/// That would be in the duration, and the division for it would be made just to learn that there
+/// is one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u64)]
+enum Apart {
+    Denied = 1,
+}
+
+impl Denied {
+    #[inline(always)]
+    pub(crate) fn after(retry_after: Duration) -> Self {
+        Self {
+            retry_after,
+            apart: Apart::Denied,
+        }
+    }
+}
+
+impl fmt::Debug for Denied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Denied")
+            .field("retry_after", &self.retry_after)
+            .finish()
+    }
 }
 
 impl fmt::Display for Denied {
@@ -114,6 +142,8 @@ pub enum AcquireError {
     },
     /// None became free in time.
     TimedOut,
+    /// It was turned away after it had waited too long: see [`Shedding`](crate::Shedding).
+    Shed,
 }
 
 impl fmt::Display for AcquireError {
@@ -124,6 +154,7 @@ impl fmt::Display for AcquireError {
                 write!(f, "{max_waiters} are waiting already, as many as may")
             }
             Self::TimedOut => f.write_str("no permit became free in time"),
+            Self::Shed => f.write_str("too long in the queue to be of use"),
         }
     }
 }

@@ -6,12 +6,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use overdrive_core::clock::PreciseClock;
 use overdrive_core::{Clock, Deadline};
 use tokio::time::{Sleep, sleep};
 
 use crate::error::WaitError;
 use crate::limiter::RateLimiter;
+use crate::tsc::TscClock;
 use crate::wait::{Step, Turn};
 
 /// Waits for tokens, from [`RateLimiter::wait`] and [`RateLimiter::wait_n`].
@@ -28,7 +28,7 @@ use crate::wait::{Step, Turn};
 /// Dropped before it is ready, it has taken nothing: its place in the queue is given up, and
 /// those behind it move up. One that is kept and not polled holds up those behind it.
 #[must_use = "a future does nothing until it is awaited"]
-pub struct Wait<'l, C: Clock = PreciseClock> {
+pub struct Wait<'l, C: Clock = TscClock> {
     turn: Turn<'l, C>,
     sleep: Option<Pin<Box<Sleep>>>,
 }

@@ -1,27 +1,30 @@
 //! One quota for each key: an address, a customer, an API key.
 
 use std::borrow::{Borrow, Cow};
-use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::marker::PhantomData;
+use std::sync::Arc;
 
-use overdrive_core::clock::PreciseClock;
 use overdrive_core::{Clock, ConfigError, Timestamp};
 
+use crate::counts::Counts;
 use crate::error::{CheckError, Denied};
-use crate::gcra::{Cell, Gcra};
+use crate::gcra::{Arrival, Gcra};
 use crate::limiter::{Snapshot, snapshot};
 use crate::quota::Quota;
 use crate::stats::KeyedStats;
+use crate::sync::{AtomicU64, Ordering};
+use crate::table::{Charge, Key, Table, WhenFull};
+use crate::tsc::TscClock;
 
-/// How many keys a limiter holds unless it is told otherwise.
+/// How many keys a limiter has room for unless it is told otherwise.
 pub const DEFAULT_CAPACITY: usize = 65_536;
 
 /// The most keys that a limiter can be set up for.
 pub const MAX_CAPACITY: usize = 1 << 30;
 
-/// What a new key gets when all room is taken by keys that owe something.
+/// What a new key gets when all room for it is taken by keys that owe something.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OnFull {
@@ -31,17 +34,25 @@ pub enum OnFull {
     ShareOverflow,
     /// It is denied.
     Deny,
+    /// The place of a key that owes little, with its debt: that key starts anew when it comes back.
+    Evict,
 }
 
-/// A rate limiter with a [`Quota`] of its own for each key, in bounded memory.
+/// A rate limiter with a [`Quota`] of its own for each key, in memory of a fixed size.
 ///
-/// A key that owes nothing is worth as much as one that was never seen, so it is forgotten when
-/// its room is needed; a key that is limited is never forgotten, whatever comes. Clones are
-/// handles to the same limiter.
+/// A key that owes nothing is worth as much as one that was never seen, so its place is free when
+/// another needs it: there is nothing to sweep, and a flood of keys costs no memory. Unless
+/// [`OnFull::Evict`] says so, a key that owes something is never forgotten, whatever comes. Clones
+/// are handles to the same limiter.
 ///
-/// A hash map behind one mutex: a check costs a reading of the clock, a lock and a look-up; one
-/// that needs room may sweep all keys, at most once for each time that a sweep can find some.
-/// The key's `Hash`, `Eq`, `ToOwned` and `Drop` run under that lock, and must not call the limiter.
+/// Keys are known by their hash: two with the same 64 bits share a bucket. With the default hasher,
+/// which is seeded, nobody can choose such keys, and among a million it happens once in
+/// 37 million limiters. [`ExactKeyedLimiter`](crate::ExactKeyedLimiter) compares keys, and has
+/// quotas of their own for some.
+///
+/// A check of a key that is held takes no lock and copies nothing: it reads the clock, hashes the
+/// key, and looks at one or two places of 128 bytes. A new key takes one of 64 locks. Memory is 23
+/// bytes for each key of the capacity, taken at set-up.
 ///
 /// ```
 /// use overdrive_ratelimit::{KeyedLimiter, Quota};
@@ -52,29 +63,32 @@ pub enum OnFull {
 /// assert!(limiter.check("198.51.100.2").is_ok());
 /// # Ok::<(), overdrive_ratelimit::ConfigError>(())
 /// ```
-pub struct KeyedLimiter<K, S = RandomState, C: Clock = PreciseClock> {
-    inner: Arc<Inner<K, S, C>>,
+pub struct KeyedLimiter<K: ?Sized, S = RandomState, C: Clock = TscClock> {
+    inner: Arc<Inner<S, C>>,
+    key: PhantomData<fn(&K)>,
 }
 
-struct Inner<K, S, C> {
+struct Inner<S, C> {
+    gcra: Gcra,
+    table: Table,
+    when_full: WhenFull,
+    share: bool,
+    overflow: AtomicU64,
+    hasher: S,
+    clock: C,
+    counts: Counts<5>,
     name: Cow<'static, str>,
     quota: Quota,
-    gcra: Gcra,
     capacity: usize,
-    on_full: OnFull,
-    clock: C,
-    state: Mutex<State<K, S>>,
 }
 
-struct State<K, S> {
-    keys: HashMap<K, Cell, S>,
-    overflow: Cell,
-    /// No sweep before then can find a key that owes nothing.
-    sweep_from: Timestamp,
-    stats: KeyedStats,
-}
+const ALLOWED: usize = 0;
+const DENIED: usize = 1;
+const RECLAIMED: usize = 2;
+const OVERFLOWED: usize = 3;
+const EVICTED: usize = 4;
 
-impl<K: Hash + Eq> KeyedLimiter<K> {
+impl<K: ?Sized> KeyedLimiter<K> {
     /// Starts the set-up of a limiter.
     pub fn builder() -> KeyedLimiterBuilder<K> {
         KeyedLimiterBuilder {
@@ -83,23 +97,25 @@ impl<K: Hash + Eq> KeyedLimiter<K> {
             capacity: DEFAULT_CAPACITY,
             on_full: OnFull::default(),
             hasher: RandomState::new(),
-            clock: PreciseClock,
-            key: std::marker::PhantomData,
+            clock: TscClock::new(),
+            key: PhantomData,
         }
     }
 }
 
-impl<K: Hash + Eq, S: BuildHasher, C: Clock> KeyedLimiter<K, S, C> {
+impl<K: ?Sized, S: BuildHasher, C: Clock> KeyedLimiter<K, S, C> {
     /// Takes one of the key's tokens, if it is there now.
     ///
     /// # Errors
     /// [`Denied`], with the time after which it would be there.
+    #[inline]
     pub fn check<Q>(&self, key: &Q) -> Result<(), Denied>
     where
         K: Borrow<Q>,
-        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+        Q: Hash + ?Sized,
     {
-        self.take(key, 1)
+        let now = self.inner.clock.now();
+        self.inner.take(self.inner.key(key), now, 1)
     }
 
     /// Takes `n` of the key's tokens, if all of them are there now. None is always allowed.
@@ -107,32 +123,26 @@ impl<K: Hash + Eq, S: BuildHasher, C: Clock> KeyedLimiter<K, S, C> {
     /// # Errors
     /// [`CheckError::Denied`] with nothing taken, or [`CheckError::ExceedsBurst`] if so many can
     /// never be had at once.
+    #[inline]
     pub fn check_n<Q>(&self, key: &Q, n: u64) -> Result<(), CheckError>
     where
         K: Borrow<Q>,
-        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+        Q: Hash + ?Sized,
     {
-        let burst = self.inner.gcra.burst();
+        let inner = &*self.inner;
+        let burst = inner.gcra.burst;
         if n > burst {
-            self.lock().stats.denied += 1;
+            inner.counts.add(DENIED, 1);
             return Err(CheckError::ExceedsBurst { asked: n, burst });
         }
-        self.take(key, n).map_err(CheckError::Denied)
-    }
-
-    fn take<Q>(&self, key: &Q, n: u64) -> Result<(), Denied>
-    where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
-    {
-        let now = self.inner.clock.now();
-        let mut state = self.lock();
-        let answer = state.take(&self.inner, key, now, n);
-        match answer {
-            Ok(()) => state.stats.allowed += 1,
-            Err(_) => state.stats.denied += 1,
+        if n == 0 {
+            inner.counts.add(ALLOWED, 1);
+            return Ok(());
         }
-        answer
+        let now = inner.clock.now();
+        inner
+            .take(inner.key(key), now, n)
+            .map_err(CheckError::Denied)
     }
 
     /// What a check of that key would find now, without taking anything. A key that is not held
@@ -141,32 +151,37 @@ impl<K: Hash + Eq, S: BuildHasher, C: Clock> KeyedLimiter<K, S, C> {
     pub fn snapshot<Q>(&self, key: &Q) -> Snapshot
     where
         K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
+        Q: Hash + ?Sized,
     {
-        let now = self.inner.clock.now();
-        let state = self.lock();
-        let cell = state.keys.get(key).copied().unwrap_or_default();
-        drop(state);
-        snapshot(&self.inner.gcra, cell, now)
+        let inner = &*self.inner;
+        let now = inner.clock.now();
+        let arrival = inner.table.look(inner.key(key)).unwrap_or(0);
+        snapshot(&inner.gcra, arrival, now)
     }
 
-    /// Forgets what the key owes: whether it was held.
+    /// Forgets what the key owes: whether it owed anything.
     pub fn reset<Q>(&self, key: &Q) -> bool
     where
         K: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
+        Q: Hash + ?Sized,
     {
-        let removed = self.lock().keys.remove_entry(key);
-        removed.is_some()
+        let inner = &*self.inner;
+        let units = inner.gcra.units(inner.clock.now());
+        inner.table.forget(inner.key(key), units)
     }
 
-    /// The figures so far.
+    /// The figures so far. Looks at the whole table to count the keys.
     #[must_use]
     pub fn stats(&self) -> KeyedStats {
-        let state = self.lock();
+        let inner = &*self.inner;
+        let units = inner.gcra.units(inner.clock.now());
         KeyedStats {
-            keys: state.keys.len(),
-            ..state.stats
+            allowed: inner.counts.sum(ALLOWED),
+            denied: inner.counts.sum(DENIED),
+            keys: inner.table.live(units),
+            reclaimed: inner.counts.sum(RECLAIMED),
+            overflowed: inner.counts.sum(OVERFLOWED),
+            evicted: inner.counts.sum(EVICTED),
         }
     }
 
@@ -182,118 +197,114 @@ impl<K: Hash + Eq, S: BuildHasher, C: Clock> KeyedLimiter<K, S, C> {
         self.inner.quota
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<K, S>> {
-        // A panic of a key's `Eq` or `Hash` leaves the map whole, and nothing else is open then.
-        self.inner
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    /// How many places there are: more than the capacity, so that it fits.
+    #[must_use]
+    pub fn slots(&self) -> usize {
+        self.inner.table.slots()
     }
 }
 
-impl<K: Hash + Eq, S: BuildHasher> State<K, S> {
-    fn take<C, Q>(
-        &mut self,
-        inner: &Inner<K, S, C>,
-        key: &Q,
-        now: Timestamp,
-        n: u64,
-    ) -> Result<(), Denied>
-    where
-        K: Borrow<Q>,
-        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
-    {
-        let gcra = &inner.gcra;
-        if n == 0 {
+impl<S: BuildHasher, C: Clock> Inner<S, C> {
+    #[inline(always)]
+    fn key<Q: Hash + ?Sized>(&self, key: &Q) -> Key {
+        self.table.key(self.hasher.hash_one(key))
+    }
+
+    /// For `n` from one to the burst.
+    #[inline(always)]
+    fn take(&self, key: Key, now: Timestamp, n: u64) -> Result<(), Denied> {
+        let cost = n.wrapping_mul(self.gcra.cost);
+        match self
+            .table
+            .charge(key, &self.gcra, now, cost, self.when_full)
+        {
+            Charge::Allowed { reclaimed } => {
+                self.counts.add(ALLOWED, 1);
+                if reclaimed {
+                    self.counts.add(RECLAIMED, 1);
+                }
+                Ok(())
+            }
+            Charge::Denied(arrival) => self.denied(arrival, now, n),
+            Charge::Full => self.full(now, n),
+        }
+    }
+
+    #[inline(always)]
+    fn denied(&self, arrival: Arrival, now: Timestamp, n: u64) -> Result<(), Denied> {
+        self.counts.add(DENIED, 1);
+        Err(Denied::after(self.gcra.delay(arrival, now, 0, n)))
+    }
+
+    #[cold]
+    fn full(&self, now: Timestamp, n: u64) -> Result<(), Denied> {
+        if self.when_full == WhenFull::Evict {
+            self.counts.add(EVICTED, 1);
+            self.counts.add(ALLOWED, 1);
             return Ok(());
         }
-        if let Some(cell) = self.keys.get_mut(key) {
-            return charge(gcra, cell, now, n);
+        self.counts.add(OVERFLOWED, 1);
+        if !self.share {
+            // Somebody's debt is a burst at most; when the first is free is not known.
+            self.counts.add(DENIED, 1);
+            let token = self
+                .gcra
+                .delay(self.gcra.charge(0, now, self.gcra.burst), now, 0, 1);
+            return Err(Denied::after(token));
         }
-        if self.keys.len() >= inner.capacity && !self.sweep(gcra, now) {
-            self.stats.overflowed += 1;
-            return match inner.on_full {
-                OnFull::ShareOverflow => charge(gcra, &mut self.overflow, now, n),
-                OnFull::Deny => {
-                    let retry_after = self.sweep_from.saturating_since(now);
-                    Err(Denied { retry_after })
-                }
+        let units = self.gcra.units(now);
+        let cost = n.wrapping_mul(self.gcra.cost);
+        let mut arrival = self.overflow.load(Ordering::Relaxed);
+        loop {
+            let Some(next) = self.gcra.admit(arrival, units, cost) else {
+                return self.denied(arrival, now, n);
             };
-        }
-        let mut cell = Cell::default();
-        let answer = charge(gcra, &mut cell, now, n);
-        self.keys.insert(key.to_owned(), cell);
-        // Where a reset made the room, it may be free before all others.
-        let free = now.saturating_add(gcra.reset_after(cell, now));
-        self.sweep_from = self.sweep_from.min(free);
-        answer
-    }
-
-    /// Forgets the keys that owe nothing: whether there is room now.
-    fn sweep(&mut self, gcra: &Gcra, now: Timestamp) -> bool {
-        if now < self.sweep_from {
-            return false;
-        }
-        let before = self.keys.len();
-        let mut next = std::time::Duration::MAX;
-        self.keys.retain(|_, cell| {
-            let owed = gcra.reset_after(*cell, now);
-            if !owed.is_zero() {
-                next = next.min(owed);
+            let order = Ordering::Relaxed;
+            match self
+                .overflow
+                .compare_exchange_weak(arrival, next, order, order)
+            {
+                Ok(_) => break,
+                Err(other) => arrival = other,
             }
-            !owed.is_zero()
-        });
-        let reclaimed = before - self.keys.len();
-        self.stats.reclaimed += reclaimed as u64;
-        if reclaimed == 0 {
-            // What is charged in the meantime owes more, and what is put in says when it is free.
-            self.sweep_from = now.saturating_add(next);
         }
-        reclaimed > 0
+        self.counts.add(ALLOWED, 1);
+        Ok(())
     }
 }
 
-fn charge(gcra: &Gcra, cell: &mut Cell, now: Timestamp, n: u64) -> Result<(), Denied> {
-    let retry_after = gcra.delay(*cell, now, 0, n);
-    if !retry_after.is_zero() {
-        return Err(Denied { retry_after });
-    }
-    *cell = gcra.charge(*cell, now, n);
-    Ok(())
-}
-
-impl<K, S, C: Clock> Clone for KeyedLimiter<K, S, C> {
+impl<K: ?Sized, S, C: Clock> Clone for KeyedLimiter<K, S, C> {
     fn clone(&self) -> Self {
         Self {
             inner: Arc::clone(&self.inner),
+            key: PhantomData,
         }
     }
 }
 
-impl<K, S, C: Clock> fmt::Debug for KeyedLimiter<K, S, C> {
+impl<K: ?Sized, S, C: Clock> fmt::Debug for KeyedLimiter<K, S, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyedLimiter")
             .field("name", &self.inner.name)
             .field("quota", &self.inner.quota)
             .field("capacity", &self.inner.capacity)
-            .field("on_full", &self.inner.on_full)
             .finish_non_exhaustive()
     }
 }
 
 /// Sets a [`KeyedLimiter`] up, from [`KeyedLimiter::builder`].
 #[must_use = "a builder does nothing until `build`"]
-pub struct KeyedLimiterBuilder<K, S = RandomState, C: Clock = PreciseClock> {
+pub struct KeyedLimiterBuilder<K: ?Sized, S = RandomState, C: Clock = TscClock> {
     name: Cow<'static, str>,
     quota: Option<Quota>,
     capacity: usize,
     on_full: OnFull,
     hasher: S,
     clock: C,
-    key: std::marker::PhantomData<fn() -> K>,
+    key: PhantomData<fn(&K)>,
 }
 
-impl<K: Hash + Eq, S: BuildHasher, C: Clock> KeyedLimiterBuilder<K, S, C> {
+impl<K: ?Sized, S: BuildHasher, C: Clock> KeyedLimiterBuilder<K, S, C> {
     /// A label for figures. Default `"keyed limiter"`.
     pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         self.name = name.into();
@@ -306,10 +317,12 @@ impl<K: Hash + Eq, S: BuildHasher, C: Clock> KeyedLimiterBuilder<K, S, C> {
         self
     }
 
-    /// How many keys are held at most. Default [`DEFAULT_CAPACITY`].
+    /// How many keys there is room for. Default [`DEFAULT_CAPACITY`].
     ///
     /// A key is needed for as long as it owes something, at most the time in which a full burst
-    /// is earned. So what comes in of different keys in that time should fit.
+    /// is earned. So what comes in of different keys in that time should fit. Up to this number,
+    /// fewer than one key in ten thousand finds no room (where there are thousands: of a handful of
+    /// keys, chance may put too many in one place).
     pub fn capacity(mut self, keys: usize) -> Self {
         self.capacity = keys;
         self
@@ -334,7 +347,7 @@ impl<K: Hash + Eq, S: BuildHasher, C: Clock> KeyedLimiterBuilder<K, S, C> {
         }
     }
 
-    /// Where the time comes from. Default [`PreciseClock`].
+    /// Where the time comes from. Default [`TscClock`].
     pub fn clock<D: Clock>(self, clock: D) -> KeyedLimiterBuilder<K, S, D> {
         KeyedLimiterBuilder {
             name: self.name,
@@ -355,28 +368,39 @@ impl<K: Hash + Eq, S: BuildHasher, C: Clock> KeyedLimiterBuilder<K, S, C> {
     pub fn build(self) -> Result<KeyedLimiter<K, S, C>, ConfigError> {
         let quota = Quota::required(self.quota)?;
         let capacity = ConfigError::within("capacity", self.capacity, MAX_CAPACITY)?;
-        let state = State {
-            keys: HashMap::with_hasher(self.hasher),
-            overflow: Cell::default(),
-            sweep_from: Timestamp::ZERO,
-            stats: KeyedStats::default(),
+        let when_full = match self.on_full {
+            OnFull::Evict => WhenFull::Evict,
+            OnFull::ShareOverflow | OnFull::Deny => WhenFull::Refuse,
         };
         let inner = Inner {
+            gcra: Gcra::new(quota),
+            table: Table::new(slots_for(capacity)),
+            when_full,
+            share: self.on_full == OnFull::ShareOverflow,
+            overflow: AtomicU64::new(0),
+            hasher: self.hasher,
+            clock: self.clock,
+            counts: Counts::new(),
             name: self.name,
             quota,
-            gcra: Gcra::new(quota),
             capacity,
-            on_full: self.on_full,
-            clock: self.clock,
-            state: Mutex::new(state),
         };
         Ok(KeyedLimiter {
             inner: Arc::new(inner),
+            key: PhantomData,
         })
     }
 }
 
-impl<K, S, C: Clock> fmt::Debug for KeyedLimiterBuilder<K, S, C> {
+/// Seven tenths of the slots are used at capacity.
+fn slots_for(capacity: usize) -> usize {
+    if cfg!(overdrive_loom) {
+        return capacity;
+    }
+    capacity.div_ceil(7) * 10
+}
+
+impl<K: ?Sized, S, C: Clock> fmt::Debug for KeyedLimiterBuilder<K, S, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyedLimiterBuilder")
             .field("name", &self.name)

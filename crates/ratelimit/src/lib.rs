@@ -18,9 +18,14 @@
 //!
 //! | type | answers |
 //! |---|---|
-//! | [`RateLimiter`] | may I, now? `check`; until I may: `wait` |
-//! | [`KeyedLimiter`] | may this one, now? in bounded memory |
+//! | [`RateLimiter`] | may I, now? `check`; until I may: `wait`; from when on: `reserve` |
+//! | [`LeasedLimiter`] | the same for many threads at once, each with a batch of tokens |
+//! | [`KeyedLimiter`] | may this one, now? in memory of a fixed size |
+//! | [`ExactKeyedLimiter`] | the same with quotas of their own for some |
+//! | [`All`] | do several limits allow it? all are charged, or none |
+//! | [`SlidingLog`], [`SlidingWindow`] | so many within any window, exactly or about |
 //! | [`ConcurrencyLimit`] | is there room for one more? `try_acquire`, `acquire` |
+//! | [`AdaptiveLimit`] | the same, with a limit that follows what the service can take |
 //!
 //! A refusal says when to come back ([`Denied::retry_after`]), and [`Snapshot`] has the figures
 //! of HTTP's `RateLimit` header fields.
@@ -30,33 +35,63 @@
 //!   there is `wait_blocking`.
 //! - `serde`: [`Quota`] and [`ConcurrencySettings`] in configuration files.
 //!
-//! No threads, no global state, no unsafe code.
+//! No threads, and one line of unsafe code, which reads the processor's counter. The one thing that
+//! all limiters of a process share is the [`TscClock`].
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+mod adaptive;
+mod all;
+mod cell;
 mod concurrency;
+mod concurrency_builder;
+mod counter;
+mod counts;
 mod drain;
 mod error;
+mod exact;
 #[cfg(feature = "tokio")]
 mod future;
 mod gcra;
 mod keyed;
+mod leased;
 mod limiter;
+mod limiter_builder;
+mod lines;
+#[cfg(all(test, overdrive_loom))]
+mod models;
 mod permit;
+mod policy;
 mod quota;
+mod reserve;
 mod settings;
 mod stats;
+mod sync;
+mod table;
+mod tsc;
 mod wait;
+mod window;
 
-pub use concurrency::{ConcurrencyLimit, ConcurrencyLimitBuilder, MAX_CONCURRENCY};
+pub use adaptive::{AdaptiveLimit, AdaptiveLimitBuilder, AdaptivePermit};
+pub use all::{All, Limit};
+pub use concurrency::{ConcurrencyLimit, MAX_CONCURRENCY};
+pub use concurrency_builder::ConcurrencyLimitBuilder;
 pub use error::{AcquireError, CheckError, Denied, TryAcquireError, WaitError};
+pub use exact::{ExactKeyedLimiter, ExactKeyedLimiterBuilder};
 #[cfg(feature = "tokio")]
 pub use future::Wait;
 pub use keyed::{DEFAULT_CAPACITY, KeyedLimiter, KeyedLimiterBuilder, MAX_CAPACITY, OnFull};
-pub use limiter::{DEFAULT_MAX_WAITERS, MAX_WAITERS, RateLimiter, RateLimiterBuilder, Snapshot};
-pub use overdrive_core::{Clock, ConfigError, Deadline, DrainReport, clock};
+pub use leased::{LeasedLimiter, LeasedLimiterBuilder, MAX_LEASES};
+pub use limiter::{RateLimiter, Snapshot};
+pub use limiter_builder::{DEFAULT_MAX_WAITERS, MAX_WAITERS, RateLimiterBuilder};
+pub use lines::{MAX_PASSED, Shedding};
+pub use overdrive_core::{Clock, ConfigError, Deadline, DrainReport, Priority, clock};
 pub use permit::{Acquire, OwnedPermit, Permit};
-pub use quota::{MAX_PERIOD, MAX_TOKENS, Quota};
+pub use policy::LimitPolicy;
+pub use quota::{Carry, MAX_PERIOD, MAX_TOKENS, Quota};
+pub use reserve::Reservation;
 pub use settings::ConcurrencySettings;
 pub use stats::{ConcurrencyStats, KeyedStats, LimiterStats};
+pub use tsc::TscClock;
 pub use wait::TIMER_SLACK;
+pub use window::{MAX_LOGGED, SlidingLog, SlidingWindow};

@@ -2,29 +2,20 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use overdrive_core::clock::PreciseClock;
 use overdrive_core::{Clock, ConfigError, Timestamp};
 
+use crate::cell::{Answer, Busy, SharedCell};
+use crate::counts::Counts;
 use crate::error::{CheckError, Denied};
-use crate::gcra::{Cell, Gcra};
-use crate::quota::Quota;
+use crate::gcra::{Arrival, Gcra};
+use crate::quota::{Carry, Quota};
 use crate::stats::LimiterStats;
+use crate::sync::{Mutex, MutexGuard};
+use crate::tsc::TscClock;
 use crate::wait::Queue;
-
-/// How many may wait for one limiter unless it is told otherwise.
-pub const DEFAULT_MAX_WAITERS: usize = 65_536;
-
-/// The most that can be let wait for one limiter.
-pub const MAX_WAITERS: usize = 1 << 23;
-
-/// # Errors
-/// More than [`MAX_WAITERS`].
-pub(crate) fn validate_waiters(n: usize) -> Result<usize, ConfigError> {
-    ConfigError::at_most("max_waiters", n, MAX_WAITERS)
-}
 
 /// A rate limiter: a [`Quota`] shared by all who ask.
 ///
@@ -32,8 +23,15 @@ pub(crate) fn validate_waiters(n: usize) -> Result<usize, ConfigError> {
 /// who wait are served in the order in which they came, and a check does not take what they wait
 /// for. Clones are handles to the same limiter.
 ///
-/// An exact GCRA behind one mutex: each call costs a reading of the clock and an uncontended
-/// lock, and allocates nothing but a place in the queue for those who wait.
+/// GCRA in one word of memory: a check costs a reading of the clock and, if it is allowed, one
+/// compare-exchange; a denial writes nothing that is shared. While somebody waits, and during
+/// [`refund`](Self::refund), [`reserve`](Self::reserve) and [`set_quota`](Self::set_quota), checks
+/// take a lock. Nothing is allocated but a place in the queue for those who wait.
+///
+/// In no window of length `t` it gives out more than `burst + rate * t` tokens, and it gives a token
+/// at most 4 ns, or 2^-17 of a token, after it was earned. (By the clock: a thread may be kept
+/// from running between its reading and its answer. A refund counts as tokens less when it is made,
+/// and a wait as of when it was due, [`TIMER_SLACK`](crate::TIMER_SLACK) ago at most.)
 ///
 /// ```
 /// use overdrive_ratelimit::{Quota, RateLimiter};
@@ -45,42 +43,121 @@ pub(crate) fn validate_waiters(n: usize) -> Result<usize, ConfigError> {
 /// assert!(denied.retry_after.as_secs() > 1700);
 /// # Ok::<(), overdrive_ratelimit::ConfigError>(())
 /// ```
-pub struct RateLimiter<C: Clock = PreciseClock> {
+pub struct RateLimiter<C: Clock = TscClock> {
     pub(crate) inner: Arc<Inner<C>>,
 }
 
 pub(crate) struct Inner<C> {
-    name: Cow<'static, str>,
-    quota: Quota,
-    pub(crate) gcra: Gcra,
+    pub(crate) cell: SharedCell,
     pub(crate) clock: C,
+    counts: Counts<3>,
+    name: Cow<'static, str>,
     pub(crate) max_waiters: usize,
     state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+/// Calls that got their tokens.
+const ALLOWED: usize = 0;
+/// Calls that got none.
+const DENIED: usize = 1;
+/// The tokens given out beyond one per call; below zero for calls that asked for none.
+const MORE: usize = 2;
+
 pub(crate) struct State {
-    pub(crate) cell: Cell,
+    pub(crate) quota: Quota,
+    pub(crate) gcra: Gcra,
+    /// Tokens of the burst that are kept back for what threads hold.
+    leased: u64,
+    /// The cell's time while it is taken, which it is between locks only while somebody waits.
+    kept: Option<Arrival>,
+    /// The latest time that the cell has shown of this quota.
+    highest: Arrival,
     pub(crate) queue: Queue,
-    pub(crate) stats: LimiterStats,
+    pub(crate) waits: Waits,
+}
+
+/// The figures that are kept under the lock.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Waits {
+    pub(crate) waited: u64,
+    pub(crate) refused: u64,
+    pub(crate) abandoned: u64,
+    pub(crate) refunded: u64,
+}
+
+/// The lock, with the cell taken; given back at the end, unless somebody waits.
+pub(crate) struct Held<'l> {
+    cell: &'l SharedCell,
+    pub(crate) state: MutexGuard<'l, State>,
+    pub(crate) arrival: Arrival,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.state.highest = self.state.highest.max(self.arrival);
+        if self.state.queue.is_empty() {
+            self.state.kept = None;
+            self.cell.put(self.arrival);
+        } else {
+            self.state.kept = Some(self.arrival);
+        }
+    }
 }
 
 impl<C> Inner<C> {
+    pub(crate) fn new(
+        name: Cow<'static, str>,
+        quota: Quota,
+        leased: u64,
+        max_waiters: usize,
+        clock: C,
+    ) -> Self {
+        let gcra = Gcra::new(quota).less(leased);
+        Self {
+            cell: SharedCell::new(&gcra),
+            clock,
+            counts: Counts::new(),
+            name,
+            max_waiters,
+            state: Mutex::new(State {
+                quota,
+                gcra,
+                leased,
+                kept: None,
+                highest: gcra.base,
+                queue: Queue::default(),
+                waits: Waits::default(),
+            }),
+        }
+    }
+
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
         // No code of a user runs under it, so it is consistent even if poisoned.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-impl RateLimiter {
-    /// Starts the set-up of a limiter.
-    pub fn builder() -> RateLimiterBuilder {
-        RateLimiterBuilder {
-            name: Cow::Borrowed("limiter"),
-            quota: None,
-            max_waiters: DEFAULT_MAX_WAITERS,
-            clock: PreciseClock,
+    /// Keeps everybody else from the cell.
+    pub(crate) fn hold(&self) -> Held<'_> {
+        let mut state = self.lock();
+        let arrival = state.kept.take().unwrap_or_else(|| self.cell.take());
+        Held {
+            cell: &self.cell,
+            state,
+            arrival,
         }
+    }
+
+    #[inline(always)]
+    pub(crate) fn count_allowed(&self, tokens: u64) {
+        self.counts.add(ALLOWED, 1);
+        if tokens != 1 {
+            self.counts.add(MORE, tokens.wrapping_sub(1));
+        }
+    }
+
+    #[inline(always)]
+    fn count_denied(&self) {
+        self.counts.add(DENIED, 1);
     }
 }
 
@@ -89,8 +166,24 @@ impl<C: Clock> RateLimiter<C> {
     ///
     /// # Errors
     /// [`Denied`], with the time after which it would be there.
+    // Inlined so that a caller who does not look at the time to retry does not pay for it.
+    #[inline(always)]
     pub fn check(&self) -> Result<(), Denied> {
-        self.take(1).map_err(|retry_after| Denied { retry_after })
+        let inner = &*self.inner;
+        let now = inner.clock.now();
+        match inner.cell.check(now, 1) {
+            Ok(Answer::Allowed) => {
+                inner.count_allowed(1);
+                Ok(())
+            }
+            Ok(Answer::Denied(gcra, arrival)) => {
+                inner.count_denied();
+                let retry_after = gcra.delay(arrival, now, 0, 1);
+                Err(Denied::after(retry_after))
+            }
+            // A burst is at least one.
+            Ok(Answer::ExceedsBurst(_)) | Err(Busy) => self.check_held(now, 1),
+        }
     }
 
     /// Takes `n` tokens, if all of them are there now. None is always allowed.
@@ -98,42 +191,163 @@ impl<C: Clock> RateLimiter<C> {
     /// # Errors
     /// [`CheckError::Denied`] with nothing taken, or [`CheckError::ExceedsBurst`] if so many can
     /// never be had at once.
+    #[inline(always)]
     pub fn check_n(&self, n: u64) -> Result<(), CheckError> {
-        let burst = self.inner.gcra.burst();
-        if n > burst {
-            self.inner.lock().stats.denied += 1;
-            return Err(CheckError::ExceedsBurst { asked: n, burst });
+        let inner = &*self.inner;
+        if n == 0 {
+            inner.count_allowed(0);
+            return Ok(());
         }
-        self.take(n)
-            .map_err(|retry_after| CheckError::Denied(Denied { retry_after }))
+        let now = inner.clock.now();
+        match inner.cell.check(now, n) {
+            Ok(Answer::Allowed) => {
+                inner.count_allowed(n);
+                Ok(())
+            }
+            Ok(Answer::Denied(gcra, arrival)) => {
+                inner.count_denied();
+                let retry_after = gcra.delay(arrival, now, 0, n);
+                Err(CheckError::Denied(Denied::after(retry_after)))
+            }
+            Ok(Answer::ExceedsBurst(burst)) => {
+                inner.count_denied();
+                Err(CheckError::ExceedsBurst { asked: n, burst })
+            }
+            Err(Busy) => self.check_n_held(now, n),
+        }
+    }
+
+    /// As [`check_n`](Self::check_n) while the cell is taken: behind those who wait.
+    #[cold]
+    fn check_n_held(&self, now: Timestamp, n: u64) -> Result<(), CheckError> {
+        let mut held = self.inner.hold();
+        let gcra = held.state.gcra;
+        let answer = if n > gcra.burst {
+            let (asked, burst) = (n, gcra.burst);
+            Err(CheckError::ExceedsBurst { asked, burst })
+        } else {
+            let reserved = held.state.queue.tokens();
+            let retry_after = gcra.delay(held.arrival, now, reserved, n);
+            if retry_after.is_zero() {
+                held.arrival = gcra.charge(held.arrival, now, n);
+                Ok(())
+            } else {
+                Err(CheckError::Denied(Denied::after(retry_after)))
+            }
+        };
+        drop(held);
+        match answer {
+            Ok(()) => self.inner.count_allowed(n),
+            Err(_) => self.inner.count_denied(),
+        }
+        answer
+    }
+
+    #[cold]
+    fn check_held(&self, now: Timestamp, n: u64) -> Result<(), Denied> {
+        self.check_n_held(now, n)
+            .map_err(|error| Denied::after(error.retry_after().unwrap_or(Duration::MAX)))
     }
 
     /// Takes as many tokens as are there now, `n` at most: how many. For shaping a flow of bytes.
     pub fn check_up_to(&self, n: u64) -> u64 {
         let now = self.inner.clock.now();
-        let mut state = self.inner.lock();
-        let reserved = state.queue.tokens();
-        let free = self.inner.gcra.remaining(state.cell, now);
-        let taken = free.saturating_sub(reserved).min(n);
-        state.cell = self.inner.gcra.charge(state.cell, now, taken);
-        state.stats.allowed += u64::from(taken > 0 || n == 0);
-        state.stats.denied += u64::from(taken == 0 && n > 0);
-        state.stats.took(taken);
+        let taken = self.take_up_to(now, n, 1);
+        match taken {
+            0 if n > 0 => self.inner.count_denied(),
+            _ => self.inner.count_allowed(taken),
+        }
         taken
     }
 
-    fn take(&self, n: u64) -> Result<(), Duration> {
-        let now = self.inner.clock.now();
-        let mut state = self.inner.lock();
-        let reserved = state.queue.tokens();
-        let delay = self.inner.gcra.delay(state.cell, now, reserved, n);
-        if n > 0 && !delay.is_zero() {
-            state.stats.denied += 1;
-            return Err(delay);
+    /// See [`SharedCell::check_up_to`]. Not counted.
+    pub(crate) fn take_up_to(&self, now: Timestamp, n: u64, share: u64) -> u64 {
+        if let Ok(taken) = self.inner.cell.check_up_to(now, n, share) {
+            return taken;
         }
-        state.cell = self.inner.gcra.charge(state.cell, now, n);
-        state.stats.allowed += 1;
-        state.stats.took(n);
+        let mut held = self.inner.hold();
+        let gcra = held.state.gcra;
+        let reserved = held.state.queue.tokens();
+        let there = gcra.remaining(held.arrival, now).saturating_sub(reserved);
+        let taken = n.min((there / share).max(1)).min(there);
+        held.arrival = gcra.charge(held.arrival, now, taken);
+        taken
+    }
+
+    /// Whether [`check_n`](Self::check_n) would be allowed now. Takes nothing and counts nothing.
+    ///
+    /// # Errors
+    /// As of [`check_n`](Self::check_n).
+    pub fn peek(&self, n: u64) -> Result<(), CheckError> {
+        let now = self.inner.clock.now();
+        let (gcra, arrival, reserved) = self.look();
+        if n > gcra.burst {
+            let (asked, burst) = (n, gcra.burst);
+            return Err(CheckError::ExceedsBurst { asked, burst });
+        }
+        let retry_after = gcra.delay(arrival, now, reserved, n);
+        if n == 0 || retry_after.is_zero() {
+            return Ok(());
+        }
+        Err(CheckError::Denied(Denied::after(retry_after)))
+    }
+
+    /// Gives back `n` tokens of those that were taken, for work that was not done after all. What
+    /// exceeds the burst is lost, so it never makes for more than a full one.
+    ///
+    /// Giving back what was never taken allows as much more.
+    pub fn refund(&self, n: u64) {
+        let mut held = self.inner.hold();
+        held.arrival = held.state.gcra.refund(held.arrival, n);
+        held.state.waits.refunded = held.state.waits.refunded.saturating_add(n);
+        let first = held.state.queue.first();
+        drop(held);
+        // Its tokens may be there before its timer rings.
+        if let Some(first) = first {
+            crate::wait::wake(first);
+        }
+    }
+
+    /// Sets another quota, for those who wait too. `carry` says what becomes of the tokens that are
+    /// there.
+    ///
+    /// # Errors
+    /// As of [`build`](crate::RateLimiterBuilder::build), or a burst that is too small for what
+    /// threads hold of a [`LeasedLimiter`](crate::LeasedLimiter): then nothing is changed.
+    ///
+    /// ```
+    /// use overdrive_ratelimit::{Carry, Quota, RateLimiter};
+    ///
+    /// let limiter = RateLimiter::builder().quota(Quota::per_hour(100)).build()?;
+    /// limiter.check_n(60)?;
+    /// limiter.set_quota(Quota::per_hour(10), Carry::Proportional)?;
+    /// assert_eq!(limiter.snapshot().remaining, 4);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn set_quota(&self, quota: Quota, carry: Carry) -> Result<(), ConfigError> {
+        let quota = quota.validate()?;
+        let now = self.inner.clock.now();
+        let mut held = self.inner.hold();
+        let leased = held.state.leased;
+        if quota.burst / 2 < leased {
+            return Err(ConfigError::TooSmall {
+                field: "burst",
+                value: quota.burst,
+                min: 2 * leased,
+            });
+        }
+        let next = Gcra::new(quota).less(leased);
+        let before = held.state.gcra;
+        let shown = held.state.highest.max(held.arrival);
+        let next = self.inner.cell.change(&before, shown, &next, now);
+        held.arrival = carry.apply(&before, held.arrival, &next, now);
+        held.state.highest = held.arrival;
+        held.state.gcra = next;
+        held.state.quota = quota;
+        // Those that ask for more than there will ever be are told.
+        let wakers = held.state.queue.wakers();
+        drop(held);
+        wakers.into_iter().for_each(crate::wait::wake);
         Ok(())
     }
 
@@ -142,19 +356,34 @@ impl<C: Clock> RateLimiter<C> {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         let now = self.inner.clock.now();
-        let state = self.inner.lock();
-        let reserved = state.queue.tokens();
-        let ahead = self.inner.gcra.charge(state.cell, now, reserved);
-        snapshot(&self.inner.gcra, ahead, now)
+        let (gcra, arrival, reserved) = self.look();
+        snapshot(&gcra, gcra.charge(arrival, now, reserved), now)
+    }
+
+    /// The cell without taking it, and the tokens of those who wait.
+    fn look(&self) -> (Gcra, Arrival, u64) {
+        if let Ok((gcra, arrival)) = self.inner.cell.look() {
+            return (gcra, arrival, 0);
+        }
+        let held = self.inner.hold();
+        (held.state.gcra, held.arrival, held.state.queue.tokens())
     }
 
     /// The figures so far.
     #[must_use]
     pub fn stats(&self) -> LimiterStats {
         let state = self.inner.lock();
+        let counts = &self.inner.counts;
+        let allowed = counts.sum(ALLOWED);
         LimiterStats {
+            allowed,
+            tokens: allowed.wrapping_add(counts.sum(MORE)),
+            denied: counts.sum(DENIED),
+            refunded: state.waits.refunded,
+            waited: state.waits.waited,
+            refused_waits: state.waits.refused,
+            abandoned_waits: state.waits.abandoned,
             waiting: state.queue.len(),
-            ..state.stats
         }
     }
 
@@ -164,19 +393,19 @@ impl<C: Clock> RateLimiter<C> {
         &self.inner.name
     }
 
-    /// The quota given at set-up.
+    /// The quota of now.
     #[must_use]
     pub fn quota(&self) -> Quota {
-        self.inner.quota
+        self.inner.lock().quota
     }
 }
 
-pub(crate) fn snapshot(gcra: &Gcra, cell: Cell, now: Timestamp) -> Snapshot {
+pub(crate) fn snapshot(gcra: &Gcra, arrival: Arrival, now: Timestamp) -> Snapshot {
     Snapshot {
-        limit: gcra.burst(),
-        remaining: gcra.remaining(cell, now),
-        retry_after: gcra.delay(cell, now, 0, 1),
-        reset_after: gcra.reset_after(cell, now),
+        limit: gcra.burst,
+        remaining: gcra.remaining(arrival, now),
+        retry_after: gcra.delay(arrival, now, 0, 1),
+        reset_after: gcra.reset_after(arrival, now),
     }
 }
 
@@ -192,7 +421,7 @@ impl<C: Clock> fmt::Debug for RateLimiter<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RateLimiter")
             .field("name", &self.name())
-            .field("quota", &self.inner.quota)
+            .field("quota", &self.quota())
             .field("stats", &self.stats())
             .finish_non_exhaustive()
     }
@@ -210,70 +439,4 @@ pub struct Snapshot {
     pub retry_after: Duration,
     /// How long until all are there, if nobody takes any.
     pub reset_after: Duration,
-}
-
-/// Sets a [`RateLimiter`] up, from [`RateLimiter::builder`].
-#[derive(Clone, Debug)]
-#[must_use = "a builder does nothing until `build`"]
-pub struct RateLimiterBuilder<C: Clock = PreciseClock> {
-    name: Cow<'static, str>,
-    quota: Option<Quota>,
-    max_waiters: usize,
-    clock: C,
-}
-
-impl<C: Clock> RateLimiterBuilder<C> {
-    /// A label for figures. Default `"limiter"`.
-    pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
-        self.name = name.into();
-        self
-    }
-
-    /// How much is allowed. Required.
-    pub fn quota(mut self, quota: Quota) -> Self {
-        self.quota = Some(quota);
-        self
-    }
-
-    /// How many may wait at the same time; further ones get
-    /// [`WaitError::QueueFull`](crate::WaitError::QueueFull). Zero: nobody waits. Default
-    /// [`DEFAULT_MAX_WAITERS`].
-    pub fn max_waiters(mut self, n: usize) -> Self {
-        self.max_waiters = n;
-        self
-    }
-
-    /// Where the time comes from. Default [`PreciseClock`].
-    ///
-    /// What waits sleeps in real time (or tokio's, which tests can pause) for as long as this
-    /// clock says, and then looks again.
-    pub fn clock<D: Clock>(self, clock: D) -> RateLimiterBuilder<D> {
-        RateLimiterBuilder {
-            name: self.name,
-            quota: self.quota,
-            max_waiters: self.max_waiters,
-            clock,
-        }
-    }
-
-    /// Builds the limiter, with a full burst to spend.
-    ///
-    /// # Errors
-    /// A quota with a zero in it, or beyond [`MAX_TOKENS`](crate::MAX_TOKENS) or
-    /// [`MAX_PERIOD`](crate::MAX_PERIOD); more than [`MAX_WAITERS`].
-    pub fn build(self) -> Result<RateLimiter<C>, ConfigError> {
-        let quota = Quota::required(self.quota)?;
-        validate_waiters(self.max_waiters)?;
-        let inner = Inner {
-            name: self.name,
-            quota,
-            gcra: Gcra::new(quota),
-            clock: self.clock,
-            max_waiters: self.max_waiters,
-            state: Mutex::default(),
-        };
-        Ok(RateLimiter {
-            inner: Arc::new(inner),
-        })
-    }
 }

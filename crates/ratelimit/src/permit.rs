@@ -7,31 +7,48 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use overdrive_core::Deadline;
 use overdrive_core::park::Parker;
+use overdrive_core::{Clock, Deadline, Priority};
 
-use crate::concurrency::{ConcurrencyLimit, Waiter};
+use crate::concurrency::{ConcurrencyLimit, Taken, Waits};
 use crate::error::{AcquireError, TryAcquireError};
-use crate::stats::ConcurrencyStats;
+use crate::lines::Outcome;
+use crate::wait::wake;
 
 impl ConcurrencyLimit {
     /// A permit, if one is free and nobody waits for it.
     ///
     /// # Errors
     /// None is, or the limit is closed.
+    #[inline]
     pub fn try_acquire(&self) -> Result<Permit<'_>, TryAcquireError> {
-        let mut state = self.lock();
-        if state.closed {
-            state.stats.refused += 1;
-            return Err(TryAcquireError::Closed);
+        match self.inner.take() {
+            Taken::Yes => Ok(Permit { limit: self }),
+            Taken::Listened => self.try_acquire_listened(),
+            Taken::Full => {
+                self.inner.count_refused();
+                Err(TryAcquireError::Full)
+            }
+            Taken::Closed => {
+                self.inner.count_refused();
+                Err(TryAcquireError::Closed)
+            }
         }
-        // Nobody waits while a permit is free.
-        if state.stats.in_flight >= self.inner.limit {
-            state.stats.refused += 1;
-            return Err(TryAcquireError::Full);
-        }
-        state.stats.take();
-        Ok(Permit { limit: self })
+    }
+
+    #[cold]
+    fn try_acquire_listened(&self) -> Result<Permit<'_>, TryAcquireError> {
+        let mut state = self.inner.lock();
+        let refused = if self.inner.is_closed() {
+            TryAcquireError::Closed
+        } else if state.lines.is_empty() && self.inner.take_locked() {
+            state.waits.acquired += 1;
+            return Ok(Permit { limit: self });
+        } else {
+            TryAcquireError::Full
+        };
+        state.waits.refused += 1;
+        Err(refused)
     }
 
     /// Waits for a permit.
@@ -66,7 +83,7 @@ impl ConcurrencyLimit {
             }
             let left = deadline.remaining();
             if left.is_zero() {
-                if waiting.leave(|stats| stats.refused += 1) {
+                if waiting.leave(|waits| waits.refused += 1) {
                     // It came at the last moment.
                     return Ok(Permit { limit: self });
                 }
@@ -124,6 +141,7 @@ impl Permit<'_> {
 }
 
 impl Drop for Permit<'_> {
+    #[inline]
     fn drop(&mut self) {
         self.limit.release();
     }
@@ -174,12 +192,37 @@ pub struct Acquire<'l> {
     waiting: Waiting<'l>,
 }
 
+impl Acquire<'_> {
+    /// Who is served first of those who wait. Default [`Priority::Normal`]. Set it before the first
+    /// poll; later it has no effect.
+    ///
+    /// After [`MAX_PASSED`](crate::MAX_PASSED) permits to others in a row one goes to the lowest, so
+    /// that nobody waits for ever.
+    pub fn priority(mut self, priority: Priority) -> Self {
+        if self.waiting.id.is_none() {
+            self.waiting.priority = priority;
+        }
+        self
+    }
+
+    /// After that moment of the limit's clock no permit is of use: whoever has passed it is not
+    /// given one, and gets [`AcquireError::TimedOut`] at once if it has passed, and when its turn
+    /// comes otherwise. There is no timer in this: `acquire_timeout` has one. Set it before the
+    /// first poll; later it has no effect.
+    pub fn deadline(mut self, deadline: impl Into<Deadline>) -> Self {
+        if self.waiting.id.is_none() {
+            self.waiting.deadline = deadline.into();
+        }
+        self
+    }
+}
+
 #[cfg(feature = "tokio")]
 impl<'l> Acquire<'l> {
     /// The time is up. The permit, if it came in this moment.
     fn expire(mut self) -> Result<Permit<'l>, AcquireError> {
         let limit = self.waiting.limit;
-        if self.waiting.leave(|stats| stats.refused += 1) {
+        if self.waiting.leave(|waits| waits.refused += 1) {
             return Ok(Permit { limit });
         }
         Err(AcquireError::TimedOut)
@@ -208,6 +251,8 @@ impl fmt::Debug for Acquire<'_> {
 /// A place in the queue, perhaps.
 struct Waiting<'l> {
     limit: &'l ConcurrencyLimit,
+    priority: Priority,
+    deadline: Deadline,
     id: Option<u64>,
     over: bool,
 }
@@ -216,6 +261,8 @@ impl<'l> Waiting<'l> {
     fn new(limit: &'l ConcurrencyLimit) -> Self {
         Self {
             limit,
+            priority: Priority::Normal,
+            deadline: Deadline::NEVER,
             id: None,
             over: false,
         }
@@ -227,73 +274,100 @@ impl<'l> Waiting<'l> {
             !self.over,
             "a wait for a permit was polled after it was ready"
         );
-        // A waker is code of others: cloned before the lock, dropped after it.
-        let waker = waker.clone();
-        let mut state = self.limit.lock();
-        let inner = &self.limit.inner;
-        let (poll, spare) = if let Some(id) = self.id {
-            if state.take_grant(id) {
-                self.id = None;
-                (Poll::Ready(Ok(())), waker)
-            } else if state.closed {
-                self.id = None;
-                state.stats.refused += 1;
-                (Poll::Ready(Err(AcquireError::Closed)), waker)
-            } else {
-                let at = state.queue.binary_search_by_key(&id, |w| w.id);
-                let Ok(at) = at else {
-                    unreachable!("who waits is queued, granted, or turned away");
-                };
-                let old = mem::replace(&mut state.queue[at].waker, waker);
-                (Poll::Pending, old)
-            }
-        } else if state.closed {
-            state.stats.refused += 1;
-            (Poll::Ready(Err(AcquireError::Closed)), waker)
-        } else if state.stats.in_flight < inner.limit {
-            state.stats.take();
-            (Poll::Ready(Ok(())), waker)
-        } else if state.queue.len() >= inner.max_waiters {
-            state.stats.refused += 1;
-            let max_waiters = inner.max_waiters;
-            (
-                Poll::Ready(Err(AcquireError::QueueFull { max_waiters })),
-                waker,
-            )
-        } else {
-            let id = state.next_id();
-            state.queue.push_back(Waiter { id, waker });
-            self.id = Some(id);
-            return Poll::Pending;
+        let poll = match self.id {
+            None => self.enter(waker),
+            Some(id) => self.look(id, waker),
         };
-        self.over = poll.is_ready();
-        drop(state);
-        drop(spare);
+        if poll.is_ready() {
+            self.id = None;
+            self.over = true;
+        }
         poll
     }
 
+    fn enter(&mut self, waker: &Waker) -> Poll<Result<(), AcquireError>> {
+        let inner = &*self.limit.inner;
+        let late = self.deadline != Deadline::NEVER && self.deadline.has_passed_on(&inner.clock);
+        let refused = match (late, if late { Taken::Full } else { inner.take() }) {
+            (true, _) => AcquireError::TimedOut,
+            (false, Taken::Yes) => return Poll::Ready(Ok(())),
+            (false, Taken::Closed) => AcquireError::Closed,
+            (false, Taken::Full | Taken::Listened) => return self.join(waker),
+        };
+        inner.count_refused();
+        Poll::Ready(Err(refused))
+    }
+
+    /// Joins the queue, unless a permit is free by now.
+    fn join(&mut self, waker: &Waker) -> Poll<Result<(), AcquireError>> {
+        let inner = &*self.limit.inner;
+        // A waker and a clock are code of others: outside the lock.
+        let (waker, since) = (waker.clone(), inner.clock.now());
+        let mut state = inner.lock();
+        // From here on a permit that comes back is handed out under the lock, by us or later.
+        inner.listen();
+        let free = state.lines.is_empty() && !inner.is_closed() && inner.take_locked();
+        let poll = if free {
+            state.waits.acquired += 1;
+            Poll::Ready(Ok(()))
+        } else if inner.is_closed() {
+            Poll::Ready(Err(AcquireError::Closed))
+        } else if state.lines.len() >= inner.max_waiters {
+            let max_waiters = inner.max_waiters;
+            Poll::Ready(Err(AcquireError::QueueFull { max_waiters }))
+        } else {
+            let id = state.next_id();
+            let (priority, deadline) = (self.priority, self.deadline);
+            state.lines.push(id, priority, since, deadline, waker);
+            self.id = Some(id);
+            return Poll::Pending;
+        };
+        state.waits.refused += u64::from(matches!(poll, Poll::Ready(Err(_))));
+        let wakers = inner.hand_out(&mut state);
+        drop(state);
+        wakers.into_iter().for_each(wake);
+        poll
+    }
+
+    fn look(&self, id: u64, waker: &Waker) -> Poll<Result<(), AcquireError>> {
+        let waker = waker.clone();
+        let mut state = self.limit.inner.lock();
+        let found = state.lines.look(id, self.priority, waker);
+        drop(state);
+        match found {
+            Ok(_spare) => Poll::Pending,
+            Err((outcome, _spare)) => Poll::Ready(match outcome {
+                Outcome::Granted => Ok(()),
+                Outcome::Closed => Err(AcquireError::Closed),
+                Outcome::TimedOut => Err(AcquireError::TimedOut),
+                Outcome::Shed => Err(AcquireError::Shed),
+            }),
+        }
+    }
+
     /// Leaves the queue: whether with a permit, which the caller has to make a guard of. If not,
-    /// it is counted.
-    fn leave(&mut self, count: impl FnOnce(&mut ConcurrencyStats)) -> bool {
+    /// and if it was not turned away before, it is counted.
+    fn leave(&mut self, count: impl FnOnce(&mut Waits)) -> bool {
         let Some(id) = self.id.take() else {
             return false;
         };
-        let mut state = self.limit.lock();
-        if state.take_grant(id) {
-            return true;
+        let inner = &*self.limit.inner;
+        let mut state = inner.lock();
+        let found = state.lines.leave(id, self.priority);
+        if found.is_err() {
+            count(&mut state.waits);
         }
-        let at = state.queue.binary_search_by_key(&id, |w| w.id);
-        let waiter = at.ok().and_then(|at| state.queue.remove(at));
-        count(&mut state.stats);
+        // It may have been the last to listen, or have kept back those behind it.
+        let wakers = inner.hand_out(&mut state);
         drop(state);
-        drop(waiter);
-        false
+        wakers.into_iter().for_each(wake);
+        matches!(found, Ok(Outcome::Granted))
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        if self.leave(|stats| stats.abandoned_waits += 1) {
+        if self.leave(|waits| waits.abandoned += 1) {
             self.limit.release();
         }
     }

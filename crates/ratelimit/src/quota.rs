@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use overdrive_core::ConfigError;
+use overdrive_core::{ConfigError, Timestamp};
+
+use crate::gcra::{Arrival, Gcra};
 
 /// How much a limiter allows: `tokens` per `period` in the long run, `burst` at once after a rest.
 ///
@@ -38,6 +40,65 @@ pub const MAX_TOKENS: u64 = 1 << 40;
 
 /// The longest period of a quota.
 pub const MAX_PERIOD: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// The highest rate: then 64 bits of its units last for 36 years.
+const MAX_PER_NANO: u128 = 16;
+
+/// What becomes of the tokens that are there when a quota is replaced.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Carry {
+    /// As many are there as before, a full new burst at most.
+    #[default]
+    Keep,
+    /// The same share of a burst is there as before.
+    Proportional,
+    /// A full burst is there, less what was reserved ahead of its time.
+    Reset,
+}
+
+impl Carry {
+    /// The new arrival time, of which the fractions of units are rounded against the caller.
+    pub(crate) fn apply(
+        self,
+        before: &Gcra,
+        arrival: Arrival,
+        next: &Gcra,
+        now: Timestamp,
+    ) -> Arrival {
+        let units = before.units(now);
+        let owed = i128::from(arrival.saturating_sub(units));
+        let tolerance = |gcra: &Gcra| i128::from(gcra.tolerance);
+        let level = match tolerance(before) - owed {
+            // An idle cell is charged as much more when it is emptied.
+            level if level >= -i128::from(before.lost) => level.max(0),
+            debt => debt,
+        };
+        // Reservations may have taken more than there was: that stays owed, token by token.
+        let (times, parts) = match self {
+            Self::Proportional if level >= 0 => (tolerance(next), tolerance(before)),
+            _ => (i128::from(next.cost), i128::from(before.cost)),
+        };
+        let level = if self == Self::Reset {
+            level.min(0)
+        } else {
+            level
+        };
+        let level = (level * times).div_euclid(parts);
+        let level = match self {
+            Self::Reset => tolerance(next) + level,
+            _ => level.min(tolerance(next)),
+        };
+        let from = next.units(now);
+        let owed = u64::try_from(tolerance(next) - level).unwrap_or(u64::MAX);
+        if owed == 0 {
+            return from;
+        }
+        from.saturating_add(next.lost)
+            .saturating_add(owed)
+            .min(u64::MAX - 1)
+    }
+}
 
 impl Quota {
     /// `tokens` per `period`, all of them at once if they were not used.
@@ -83,7 +144,7 @@ impl Quota {
     }
 
     /// # Errors
-    /// A zero, or more than [`MAX_TOKENS`] or [`MAX_PERIOD`].
+    /// A zero, more than [`MAX_TOKENS`] or [`MAX_PERIOD`], or too high a rate.
     pub(crate) fn validate(self) -> Result<Self, ConfigError> {
         for (field, value) in [("tokens", self.tokens), ("burst", self.burst)] {
             match value {
@@ -106,6 +167,12 @@ impl Quota {
                 max: nanos(MAX_PERIOD),
             });
         }
+        if u128::from(self.tokens) > MAX_PER_NANO * self.period.as_nanos() {
+            return Err(ConfigError::Invalid {
+                field: "tokens",
+                reason: "is more than sixteen per nanosecond of the period",
+            });
+        }
         Ok(self)
     }
 }
@@ -123,6 +190,9 @@ mod tests {
         assert_eq!(field(Quota::per_second(1).burst(u64::MAX)), Err("burst"));
         assert_eq!(field(Quota::per(1, Duration::ZERO)), Err("period"));
         assert_eq!(field(Quota::per(1, Duration::MAX)), Err("period"));
+        let nano = Duration::from_nanos(1);
+        assert_eq!(field(Quota::per(17, nano)), Err("tokens"));
+        assert!(Quota::per(16, nano).validate().is_ok());
         let extreme = Quota::per(MAX_TOKENS, MAX_PERIOD);
         assert_eq!(field(extreme), Ok(extreme));
     }

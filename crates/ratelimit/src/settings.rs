@@ -1,7 +1,7 @@
 //! Numbers for a concurrency limit as a plain value, to be kept in a service's configuration. The
 //! numbers of a rate limiter are its [`Quota`](crate::Quota).
 
-use crate::limiter::DEFAULT_MAX_WAITERS;
+use crate::limiter_builder::DEFAULT_MAX_WAITERS;
 
 /// The numbers of a concurrency limit. With the feature `serde` it can be read from a
 /// configuration file; missing fields take their defaults, unknown ones are errors.

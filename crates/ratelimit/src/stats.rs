@@ -9,10 +9,12 @@
 pub struct LimiterStats {
     /// Calls that got their tokens, at once or after a wait.
     pub allowed: u64,
-    /// The tokens that they got, [`u64::MAX`] at most.
+    /// The tokens that they got.
     pub tokens: u64,
     /// Checks that got none.
     pub denied: u64,
+    /// The tokens that were given back. They are in `tokens` too.
+    pub refunded: u64,
     /// Of those allowed, the calls that had to wait.
     pub waited: u64,
     /// Waits that failed at their start: past the deadline, beyond the burst, or one too many.
@@ -21,13 +23,6 @@ pub struct LimiterStats {
     pub abandoned_waits: u64,
     /// How many wait now.
     pub waiting: usize,
-}
-
-impl LimiterStats {
-    /// Some limits allow more than 2^64 tokens within seconds.
-    pub(crate) fn took(&mut self, tokens: u64) {
-        self.tokens = self.tokens.saturating_add(tokens);
-    }
 }
 
 /// The figures of a [`KeyedLimiter`](crate::KeyedLimiter).
@@ -44,13 +39,16 @@ pub struct KeyedStats {
     pub reclaimed: u64,
     /// Checks of keys for which there was no room.
     pub overflowed: u64,
+    /// Keys that owed something and were dropped all the same: see
+    /// [`OnFull::Evict`](crate::OnFull::Evict).
+    pub evicted: u64,
 }
 
 /// The figures of a [`ConcurrencyLimit`](crate::ConcurrencyLimit).
 ///
-/// At any moment `acquired - released` is `in_flight`, and `acquired + refused + abandoned_waits +
-/// waiting` is the number of calls that asked for a permit, less those that a close has turned away
-/// and that have not heard of it.
+/// At any moment `acquired - released` is `in_flight`, and once nothing is under way
+/// `acquired + refused + shed + abandoned_waits + waiting` is the number of calls that asked for a
+/// permit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConcurrencyStats {
@@ -62,24 +60,12 @@ pub struct ConcurrencyStats {
     pub released: u64,
     /// Calls that got none: all were out, the queue was full, the limit closed, or the time up.
     pub refused: u64,
+    /// Calls that were turned away because they had waited too long.
+    pub shed: u64,
     /// Waits that were given up.
     pub abandoned_waits: u64,
     /// Permits out now.
     pub in_flight: usize,
     /// How many wait now.
     pub waiting: usize,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tokens_are_counted_up_to_the_end() {
-        let mut stats = LimiterStats::default();
-        for _ in 0..3 {
-            stats.took(u64::MAX / 2);
-        }
-        assert_eq!(stats.tokens, u64::MAX);
-    }
 }

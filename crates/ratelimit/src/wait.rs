@@ -5,7 +5,6 @@
 //! back.
 
 use std::collections::VecDeque;
-use std::mem;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -13,8 +12,9 @@ use overdrive_core::park::Parker;
 use overdrive_core::unwind::survive;
 use overdrive_core::{Clock, Deadline, Timestamp};
 
+use crate::cell::Answer;
 use crate::error::WaitError;
-use crate::limiter::{RateLimiter, State};
+use crate::limiter::{Held, RateLimiter};
 
 /// How late a timer may be without its lateness costing throughput: a grant counts as of when it
 /// was due, but as of no longer ago than this. Timers of async runtimes tick in milliseconds.
@@ -33,10 +33,15 @@ struct Waiter {
     id: u64,
     tokens: u64,
     since: Timestamp,
-    waker: Waker,
+    /// None once it was woken, until it looks again.
+    waker: Option<Waker>,
 }
 
 impl Queue {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiters.is_empty()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.waiters.len()
     }
@@ -55,9 +60,20 @@ impl Queue {
             id,
             tokens,
             since,
-            waker,
+            waker: Some(waker),
         });
         id
+    }
+
+    /// The waker of the first, for it to look again.
+    pub(crate) fn first(&mut self) -> Option<Waker> {
+        self.waiters.front_mut()?.waker.take()
+    }
+
+    /// The wakers of all, for them to look again.
+    pub(crate) fn wakers(&mut self) -> Vec<Waker> {
+        let wakers = self.waiters.iter_mut().map(|waiter| waiter.waker.take());
+        wakers.flatten().collect()
     }
 
     /// Takes one out: it, and the waker of whoever became first by that.
@@ -65,8 +81,8 @@ impl Queue {
         let at = self.waiters.binary_search_by_key(&id, |w| w.id).ok()?;
         let waiter = self.waiters.remove(at)?;
         self.tokens -= waiter.tokens;
-        let next = self.waiters.front().filter(|_| at == 0);
-        Some((waiter, next.map(|next| next.waker.clone())))
+        let next = if at == 0 { self.first() } else { None };
+        Some((waiter, next))
     }
 }
 
@@ -126,125 +142,139 @@ impl<'l, C: Clock> Turn<'l, C> {
     fn try_step(&mut self, waker: &Waker) -> Step {
         // Clocks and wakers are code of others: read and cloned before the lock, dropped and
         // woken after it.
+        if self.tokens == 0 && self.id.is_none() {
+            return self.allowed_at_once();
+        }
         let now = self.limiter.inner.clock.now();
-        let waker = waker.clone();
-        let mut state = self.limiter.inner.lock();
-        match self.id {
-            None => match self.enter(&mut state, now, waker) {
-                Ok(step) => step,
-                Err((step, spare)) => {
-                    drop(state);
-                    drop(spare);
-                    step
-                }
-            },
-            Some(id) => {
-                let (step, outside) = self.look(id, &mut state, now, waker);
-                drop(state);
-                outside.settle();
-                step
+        if self.id.is_none() {
+            if let Ok(Answer::Allowed) = self.limiter.inner.cell.check(now, self.tokens) {
+                return self.allowed_at_once();
             }
         }
+        let waker = waker.clone();
+        let mut held = self.limiter.inner.hold();
+        let (step, outside) = match self.id {
+            None => self.enter(&mut held, now, waker),
+            Some(id) => self.look(id, &mut held, now, waker),
+        };
+        drop(held);
+        outside.settle();
+        step
     }
 
-    /// The first step. Gives the waker back where it is not kept.
-    fn enter(
-        &mut self,
-        state: &mut State,
-        now: Timestamp,
-        waker: Waker,
-    ) -> Result<Step, (Step, Waker)> {
+    /// The first step.
+    fn enter(&mut self, held: &mut Held<'_>, now: Timestamp, waker: Waker) -> (Step, Outside) {
         let inner = &self.limiter.inner;
-        let (asked, burst) = (self.tokens, inner.gcra.burst());
-        let delay = inner
-            .gcra
-            .delay(state.cell, now, state.queue.tokens(), asked);
+        let state = &mut *held.state;
+        let gcra = state.gcra;
+        let (asked, burst) = (self.tokens, gcra.burst);
+        let delay = gcra.delay(held.arrival, now, state.queue.tokens(), asked);
         let refused = if asked > burst {
             WaitError::ExceedsBurst { asked, burst }
-        } else if asked == 0 || (delay.is_zero() && state.queue.len() == 0) {
-            state.cell = inner.gcra.charge(state.cell, now, asked);
-            state.stats.allowed += 1;
-            state.stats.took(asked);
-            return Err((Step::Done(Ok(())), waker));
+        } else if delay.is_zero() && state.queue.is_empty() {
+            held.arrival = gcra.charge(held.arrival, now, asked);
+            inner.count_allowed(asked);
+            return (Step::Done(Ok(())), Outside::spare(waker));
         } else if now.saturating_add(delay) > self.deadline.moment() {
             WaitError::DeadlineExceeded { needed: delay }
         } else if state.queue.len() >= inner.max_waiters {
             let max_waiters = inner.max_waiters;
             WaitError::QueueFull { max_waiters }
         } else {
-            let first = state.queue.len() == 0;
+            let first = state.queue.is_empty();
             self.id = Some(state.queue.push(asked, now, waker));
-            return Ok(if first {
+            let step = if first {
                 Step::First(delay)
             } else {
                 Step::Behind
-            });
+            };
+            return (step, Outside::default());
         };
-        state.stats.refused_waits += 1;
-        Err((Step::Done(Err(refused)), waker))
+        state.waits.refused += 1;
+        (Step::Done(Err(refused)), Outside::spare(waker))
     }
 
     /// A later step.
     fn look(
         &mut self,
         id: u64,
-        state: &mut State,
+        held: &mut Held<'_>,
         now: Timestamp,
         waker: Waker,
     ) -> (Step, Outside) {
-        let inner = &self.limiter.inner;
-        let first = state.queue.waiters.front().is_some_and(|w| w.id == id);
-        if first {
-            let delay = inner.gcra.delay(state.cell, now, 0, self.tokens);
-            if delay.is_zero() {
-                self.id = None;
-                let Some((waiter, next)) = state.queue.remove(id) else {
-                    unreachable!("the first of the queue is in it");
-                };
-                let slack = u64::try_from(TIMER_SLACK.as_nanos()).unwrap_or(u64::MAX);
-                let oldest = Timestamp::from_nanos(now.as_nanos().saturating_sub(slack));
-                let since = waiter.since.max(oldest);
-                state.cell = inner.gcra.charge(state.cell, since, self.tokens);
-                state.stats.allowed += 1;
-                state.stats.took(self.tokens);
-                state.stats.waited += 1;
-                return (
-                    Step::Done(Ok(())),
-                    Outside {
-                        wake: next,
-                        spare: [Some(waiter.waker), Some(waker)],
-                    },
-                );
-            }
+        let state = &mut *held.state;
+        let gcra = state.gcra;
+        let (asked, burst) = (self.tokens, gcra.burst);
+        if asked > burst {
+            // There was another quota when it came.
+            state.waits.refused += 1;
+            let outside = self.leave(held, waker);
+            return (
+                Step::Done(Err(WaitError::ExceedsBurst { asked, burst })),
+                outside,
+            );
+        }
+        if state
+            .queue
+            .waiters
+            .front()
+            .is_none_or(|first| first.id != id)
+        {
+            let spare = state.queue.replace_waker(id, waker);
+            return (Step::Behind, Outside::spare(spare));
+        }
+        let delay = gcra.delay(held.arrival, now, 0, asked);
+        if !delay.is_zero() {
             let spare = state.queue.replace_waker(id, waker);
             return (Step::First(delay), Outside::spare(spare));
         }
-        let spare = state.queue.replace_waker(id, waker);
-        (Step::Behind, Outside::spare(spare))
+        let slack = u64::try_from(TIMER_SLACK.as_nanos()).unwrap_or(u64::MAX);
+        let oldest = Timestamp::from_nanos(now.as_nanos().saturating_sub(slack));
+        let since = state.queue.waiters.front().map_or(now, |first| first.since);
+        held.arrival = gcra.charge(held.arrival, since.max(oldest), asked);
+        state.waits.waited += 1;
+        self.limiter.inner.count_allowed(asked);
+        (Step::Done(Ok(())), self.leave(held, waker))
+    }
+
+    /// Leaves the queue.
+    fn leave(&mut self, held: &mut Held<'_>, waker: Waker) -> Outside {
+        let removed = self.id.take().and_then(|id| held.state.queue.remove(id));
+        let (own, next) = removed.map_or((None, None), |(own, next)| (own.waker, next));
+        Outside {
+            wake: next,
+            spare: [own, Some(waker)],
+        }
+    }
+
+    fn allowed_at_once(&self) -> Step {
+        self.limiter.inner.count_allowed(self.tokens);
+        Step::Done(Ok(()))
     }
 }
 
 impl Queue {
     /// Keeps the newest waker: the old one.
-    fn replace_waker(&mut self, id: u64, waker: Waker) -> Waker {
+    fn replace_waker(&mut self, id: u64, waker: Waker) -> Option<Waker> {
         match self.waiters.binary_search_by_key(&id, |w| w.id) {
-            Ok(at) => mem::replace(&mut self.waiters[at].waker, waker),
-            Err(_) => waker,
+            Ok(at) => self.waiters[at].waker.replace(waker),
+            Err(_) => Some(waker),
         }
     }
 }
 
 /// What is left to do once the lock is released.
+#[derive(Default)]
 struct Outside {
     wake: Option<Waker>,
     spare: [Option<Waker>; 2],
 }
 
 impl Outside {
-    fn spare(waker: Waker) -> Self {
+    fn spare(waker: impl Into<Option<Waker>>) -> Self {
         Self {
             wake: None,
-            spare: [Some(waker), None],
+            spare: [waker.into(), None],
         }
     }
 
@@ -258,14 +288,14 @@ impl Outside {
 
 impl<C: Clock> Drop for Turn<'_, C> {
     fn drop(&mut self) {
-        let Some(id) = self.id else { return };
-        let mut state = self.limiter.inner.lock();
-        let removed = state.queue.remove(id);
-        state.stats.abandoned_waits += 1;
-        drop(state);
-        if let Some((_, Some(next))) = removed {
-            wake(next);
+        if self.id.is_none() {
+            return;
         }
+        let mut held = self.limiter.inner.hold();
+        held.state.waits.abandoned += 1;
+        let outside = self.leave(&mut held, Waker::noop().clone());
+        drop(held);
+        outside.settle();
     }
 }
 

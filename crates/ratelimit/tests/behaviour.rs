@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use overdrive_core::clock::ManualClock;
 use overdrive_ratelimit::{
-    AcquireError, CheckError, ConcurrencyLimit, ConfigError, Deadline, KeyedLimiter, OnFull, Quota,
-    RateLimiter, TryAcquireError, WaitError,
+    AcquireError, CheckError, ConcurrencyLimit, ConfigError, Deadline, ExactKeyedLimiter, OnFull,
+    Quota, RateLimiter, TryAcquireError, WaitError,
 };
 use overdrive_testkit::CountingWaker;
 
@@ -106,7 +106,7 @@ fn bad_settings_are_refused_by_name() {
     assert_eq!(of(Quota::per(1, Duration::ZERO)), Err("period"));
     assert_eq!(of(Quota::per(1, Duration::MAX)), Err("period"));
     let keyed = |capacity| {
-        KeyedLimiter::<u8>::builder()
+        ExactKeyedLimiter::<u8>::builder()
             .quota(quota)
             .capacity(capacity)
             .build()
@@ -162,7 +162,7 @@ fn threads_that_wait_all_get_their_tokens() {
 
 #[test]
 fn each_key_has_its_own_quota() {
-    let limiter = KeyedLimiter::<String>::builder()
+    let limiter = ExactKeyedLimiter::<String>::builder()
         .quota(Quota::per_hour(2))
         .build();
     let limiter = limiter.unwrap();
@@ -179,11 +179,11 @@ fn each_key_has_its_own_quota() {
 fn keyed(
     on_full: OnFull,
 ) -> (
-    KeyedLimiter<u32, std::hash::RandomState, ManualClock>,
+    ExactKeyedLimiter<u32, std::hash::RandomState, ManualClock>,
     ManualClock,
 ) {
     let clock = ManualClock::new();
-    let builder = KeyedLimiter::<u32>::builder()
+    let builder = ExactKeyedLimiter::<u32>::builder()
         .quota(Quota::per_second(1))
         .capacity(4);
     let limiter = builder.on_full(on_full).clock(clock.clone()).build();
@@ -223,7 +223,7 @@ fn keys_without_room_can_be_denied() {
 #[test]
 fn room_that_was_made_by_hand_is_found_again() {
     let clock = ManualClock::new();
-    let builder = KeyedLimiter::<u32>::builder()
+    let builder = ExactKeyedLimiter::<u32>::builder()
         .quota(Quota::per_hour(60))
         .capacity(2);
     let builder = builder.on_full(OnFull::Deny).clock(clock.clone());
@@ -360,7 +360,7 @@ fn what_is_required_is_asked_for() {
         |error: ConfigError| matches!(error, ConfigError::Missing { .. }).then(|| error.field());
     let limiter = RateLimiter::builder().build().map(drop).map_err(field);
     assert_eq!(limiter, Err(Some("quota")));
-    let keyed = KeyedLimiter::<u8>::builder()
+    let keyed = ExactKeyedLimiter::<u8>::builder()
         .build()
         .map(drop)
         .map_err(field);
@@ -373,7 +373,16 @@ fn what_is_required_is_asked_for() {
 fn the_parts_can_be_shared_and_sent() {
     fn check<T: Send + Sync>() {}
     check::<RateLimiter>();
-    check::<KeyedLimiter<String>>();
+    check::<ExactKeyedLimiter<String>>();
+    check::<overdrive_ratelimit::KeyedLimiter<str>>();
+    check::<overdrive_ratelimit::LeasedLimiter>();
+    check::<overdrive_ratelimit::Reservation<'_>>();
+    check::<overdrive_ratelimit::AdaptiveLimit>();
+    check::<overdrive_ratelimit::AdaptivePermit>();
+    check::<overdrive_ratelimit::All<(RateLimiter, overdrive_ratelimit::SlidingLog)>>();
+    check::<overdrive_ratelimit::SlidingWindow>();
+    check::<overdrive_ratelimit::TscClock>();
+    check::<overdrive_ratelimit::LimitPolicy>();
     check::<ConcurrencyLimit>();
     check::<overdrive_ratelimit::OwnedPermit>();
     check::<overdrive_ratelimit::Permit<'_>>();

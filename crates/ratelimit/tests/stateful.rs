@@ -4,12 +4,16 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use overdrive_core::clock::ManualClock;
+use overdrive_core::{Clock, Timestamp};
 use overdrive_ratelimit::{
-    Acquire, AcquireError, ConcurrencyLimit, KeyedLimiter, OnFull, Permit, Quota, RateLimiter,
+    Acquire, AcquireError, Carry, ConcurrencyLimit, Deadline, ExactKeyedLimiter, KeyedLimiter,
+    MAX_PERIOD, MAX_TOKENS, OnFull, Permit, Quota, RateLimiter,
 };
 use proptest::prelude::*;
 
@@ -23,43 +27,80 @@ fn cases(few: u32) -> ProptestConfig {
 }
 
 /// A bucket that is filled in whole steps of `1 / tokens` nanoseconds: the level
-/// in such parts of a token that nothing is ever rounded.
+/// in such parts of a token that nothing is ever rounded, below zero after a reservation.
 struct Bucket {
     quota: Quota,
     /// In `1 / period_ns` of a token.
-    level: u128,
+    level: i128,
     seen: u128,
+    /// What changes of quota may have rounded away.
+    rounded: i128,
 }
 
 impl Bucket {
     fn new(quota: Quota) -> Self {
-        let level = u128::from(quota.burst) * quota.period.as_nanos();
-        Self {
+        let mut bucket = Self {
             quota,
-            level,
+            level: 0,
             seen: 0,
-        }
+            rounded: 0,
+        };
+        bucket.level = bucket.full();
+        bucket
+    }
+
+    fn worth(&self, n: u64) -> i128 {
+        i128::from(n) * self.quota.period.as_nanos() as i128
+    }
+
+    fn full(&self) -> i128 {
+        self.worth(self.quota.burst)
     }
 
     fn fill(&mut self, now: u128) {
-        let full = u128::from(self.quota.burst) * self.quota.period.as_nanos();
-        self.level = full.min(self.level + (now - self.seen) * u128::from(self.quota.tokens));
+        let more = (now - self.seen) as i128 * i128::from(self.quota.tokens);
+        self.level = self.full().min(self.level + more);
         self.seen = now;
     }
 
     fn take(&mut self, now: u128, n: u64) -> bool {
         self.fill(now);
-        let cost = u128::from(n) * self.quota.period.as_nanos();
-        let enough = cost <= self.level;
+        let enough = self.worth(n) <= self.level;
         if enough {
-            self.level -= cost;
+            self.level -= self.worth(n);
         }
         enough
     }
 
-    fn whole(&mut self, now: u128) -> u128 {
+    /// What a limiter may keep back: four nanoseconds, or 2^-17 of a token.
+    fn reserve(&self) -> i128 {
+        let four_nanos = 4 * i128::from(self.quota.tokens);
+        four_nanos.max(self.worth(1) >> 17) + self.rounded
+    }
+
+    fn change(&mut self, now: u128, quota: Quota, carry: Carry) {
         self.fill(now);
-        self.level / self.quota.period.as_nanos()
+        let (token, full, kept) = (self.worth(1), self.full(), self.reserve());
+        let kept = kept.min(1 << 100);
+        self.quota = quota;
+        let (times, parts) = match carry {
+            Carry::Proportional if self.level >= 0 => (self.full(), full),
+            _ => (self.worth(1), token),
+        };
+        // Up, for a limit that may never be passed; what is too much is counted as rounded.
+        let scaled = |level: i128| {
+            let (whole, rest) = (level.div_euclid(parts), level.rem_euclid(parts));
+            whole.saturating_mul(times).min(1 << 110)
+                + (rest as f64 / parts as f64 * times as f64) as i128
+        };
+        let more = 2 + (times >> 48);
+        self.level = match carry {
+            Carry::Reset => self.full() + scaled(self.level.min(0)) + more,
+            _ => scaled(self.level) + more,
+        };
+        self.level = self.level.min(self.full());
+        self.rounded = 0;
+        self.rounded = scaled(kept).min(1 << 100) + 2 * more + self.reserve();
     }
 }
 
@@ -69,29 +110,56 @@ enum Ask {
     UpTo(u64),
     Advance(u64),
     AdvanceByRetry,
+    Refund(u64),
+    Reserve(u64, bool),
+    Change(Quota, Carry),
 }
 
 fn asks() -> impl Strategy<Value = Vec<Ask>> {
+    let carry = prop_oneof![
+        Just(Carry::Keep),
+        Just(Carry::Proportional),
+        Just(Carry::Reset)
+    ];
     let ask = prop_oneof![
-        4 => (0..12_u64).prop_map(Ask::Check),
-        1 => (0..12_u64).prop_map(Ask::UpTo),
-        3 => (0..3_000_u64).prop_map(Ask::Advance),
-        1 => (0..u64::MAX / 4).prop_map(Ask::Advance),
-        1 => Just(Ask::AdvanceByRetry),
+        8 => (0..12_u64).prop_map(Ask::Check),
+        2 => (0..12_u64).prop_map(Ask::UpTo),
+        6 => (0..3_000_u64).prop_map(Ask::Advance),
+        2 => (0..1_u64 << 54).prop_map(Ask::Advance),
+        2 => Just(Ask::AdvanceByRetry),
+        1 => (0..12_u64).prop_map(Ask::Refund),
+        2 => (0..12_u64, any::<bool>()).prop_map(|(n, cancel)| Ask::Reserve(n, cancel)),
+        1 => (quotas(), carry).prop_map(|(quota, carry)| Ask::Change(quota, carry)),
     ];
     proptest::collection::vec(ask, 0..200)
 }
 
 fn quotas() -> impl Strategy<Value = Quota> {
-    let tokens = prop_oneof![1..20_u64, 1..1_000_000_u64];
-    let period = prop_oneof![1..50_u64, 1..5_000_000_u64];
-    (tokens, period, 1..10_u64).prop_map(|(tokens, period, burst)| {
+    let tokens = prop_oneof![1..20_u64, 1..1_000_000_u64, 1..=MAX_TOKENS];
+    let period = prop_oneof![
+        1..50_u64,
+        1..5_000_000_u64,
+        1..=MAX_PERIOD.as_nanos() as u64
+    ];
+    let burst = prop_oneof![8 => 1..10_u64, 1 => 1..=MAX_TOKENS];
+    (tokens, period, burst).prop_map(|(tokens, period, burst)| {
+        let tokens = tokens.min(period.saturating_mul(16));
         Quota::per(tokens, Duration::from_nanos(period)).burst(burst)
     })
 }
 
+/// A clock that can be set back.
+#[derive(Clone, Debug, Default)]
+struct Wayward(Arc<AtomicU64>);
+
+impl Clock for Wayward {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_nanos(self.0.load(Ordering::Relaxed))
+    }
+}
+
 proptest! {
-    #![proptest_config(cases(64))]
+    #![proptest_config(cases(96))]
 
     #[test]
     fn a_limiter_is_a_bucket_without_rounding(quota in quotas(), asks in asks()) {
@@ -99,37 +167,155 @@ proptest! {
         let limiter = RateLimiter::builder().quota(quota).clock(clock.clone()).build().unwrap();
         let mut bucket = Bucket::new(quota);
         let mut now = 0_u128;
+        let mut taken = 0_u64;
         let mut advance = |by: u64| {
-            // The clock ends at 2^64.
-            let by = by.min(u64::MAX - now as u64);
+            // Sixteen tokens a nanosecond reach their end after eighteen years.
+            let by = by.min((1 << 58) - now as u64);
             clock.advance(Duration::from_nanos(by));
             now += u128::from(by);
             now
         };
         for ask in asks {
             let now = advance(0);
+            bucket.fill(now);
             match ask {
                 Ask::Check(n) => {
-                    prop_assert_eq!(limiter.check_n(n).is_ok(), bucket.take(now, n), "{}", n);
+                    let peek = limiter.peek(n);
+                    let got = limiter.check_n(n);
+                    prop_assert_eq!(peek, got);
+                    if got.is_ok() && n > 0 {
+                        prop_assert!(bucket.take(now, n), "{} of {}", n, bucket.level);
+                        taken += n;
+                    } else if n > 0 {
+                        let short = bucket.worth(n) - bucket.level;
+                        let never = n > bucket.quota.burst;
+                        prop_assert!(never || short > -bucket.reserve(), "{}", short);
+                        prop_assert_eq!(got.unwrap_err().retry_after().is_none(), never);
+                    }
                 }
                 Ask::UpTo(n) => {
-                    let there = bucket.whole(now).min(u128::from(n)) as u64;
-                    prop_assert_eq!(limiter.check_up_to(n), there);
-                    prop_assert!(bucket.take(now, there));
+                    let got = limiter.check_up_to(n);
+                    prop_assert!(got <= n && (got == 0 || bucket.take(now, got)));
+                    taken += got;
+                    prop_assert!(got == n || bucket.level < bucket.worth(1) + bucket.reserve());
                 }
                 Ask::Advance(by) => { advance(by); }
                 Ask::AdvanceByRetry => {
                     let wait = limiter.snapshot().retry_after.as_nanos() as u64;
-                    if wait > 1 && now + u128::from(wait) < u128::from(u64::MAX) {
+                    if wait > 1 && now + u128::from(wait) < 1 << 58 {
                         let now = advance(wait - 1);
-                        prop_assert!(bucket.whole(now) == 0);
+                        bucket.fill(now);
+                        prop_assert!(bucket.level < bucket.worth(1) + bucket.reserve());
+                        prop_assert_eq!(limiter.snapshot().remaining, 0);
                         let now = advance(1);
-                        prop_assert!(bucket.whole(now) > 0);
+                        bucket.fill(now);
+                        prop_assert!(bucket.level >= bucket.worth(1));
+                        prop_assert!(limiter.snapshot().remaining > 0);
                     }
+                }
+                Ask::Refund(n) => {
+                    let n = n.min(taken);
+                    taken -= n;
+                    limiter.refund(n);
+                    bucket.level = bucket.full().min(bucket.level + bucket.worth(n));
+                }
+                Ask::Reserve(n, cancel) => {
+                    let Ok(reservation) = limiter.reserve(n, Deadline::NEVER) else {
+                        prop_assert!(n > bucket.quota.burst);
+                        continue;
+                    };
+                    // It may be used once its tokens are earned, and not before.
+                    let wait = reservation.delay().as_nanos() as i128;
+                    bucket.level -= bucket.worth(n);
+                    let earned = bucket.level + wait * i128::from(bucket.quota.tokens);
+                    let in_reach = wait < 1 << 62;
+                    prop_assert!(!in_reach || earned >= 0, "{}", earned);
+                    let late = bucket.reserve() + i128::from(bucket.quota.tokens);
+                    prop_assert!(n == 0 || wait == 0 || earned <= late, "{}", earned);
+                    if cancel {
+                        reservation.cancel();
+                        bucket.level += bucket.worth(n);
+                    } else {
+                        taken += n;
+                    }
+                }
+                Ask::Change(quota, carry) => {
+                    limiter.set_quota(quota, carry).unwrap();
+                    bucket.change(now, quota, carry);
                 }
             }
             let now = advance(0);
-            prop_assert_eq!(u128::from(limiter.snapshot().remaining), bucket.whole(now));
+            bucket.fill(now);
+            let there = i128::from(limiter.snapshot().remaining);
+            prop_assert!(bucket.worth(1) * there <= bucket.level.max(0));
+            let least = bucket.level - bucket.reserve();
+            prop_assert!((there + 1) * bucket.worth(1) > least, "{} {}", there, least);
+        }
+    }
+
+    #[test]
+    fn no_window_holds_more_than_the_burst_and_the_rate(
+        quota in quotas(),
+        asks in proptest::collection::vec((0..8_u64, 0..3_000_i64, 0..8_u8), 0..150),
+    ) {
+        let clock = Wayward::default();
+        clock.0.store(1 << 40, Ordering::Relaxed);
+        let limiter = RateLimiter::builder().quota(quota).clock(clock.clone()).build().unwrap();
+        let mut given: Vec<(u64, u64)> = Vec::new();
+        for (n, by, how) in asks {
+            let now = clock.0.load(Ordering::Relaxed);
+            let moved = match how {
+                0 => now.saturating_sub(by as u64),
+                1 => now + quota.period.as_nanos() as u64 / quota.tokens,
+                2 => now + (by as u64) * 1_000_000,
+                _ => now + by as u64 % 10,
+            };
+            clock.0.store(moved, Ordering::Relaxed);
+            let got = if how == 7 {
+                limiter.check_up_to(n)
+            } else if limiter.check_n(n).is_ok() {
+                n
+            } else {
+                0
+            };
+            given.push((moved, got));
+        }
+        for first in 0..given.len() {
+            let (mut from, mut to, mut sum) = (u64::MAX, 0, 0_u128);
+            for (at, n) in &given[first..] {
+                if *n > 0 {
+                    (from, to) = (from.min(*at), to.max(*at));
+                    sum += u128::from(*n);
+                    let earned = u128::from(to - from) * u128::from(quota.tokens);
+                    let allowed = u128::from(quota.burst) * quota.period.as_nanos() + earned;
+                    prop_assert!(sum * quota.period.as_nanos() <= allowed);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn leases_give_out_no_more_than_the_quota(
+        batch in 1..8_u64,
+        asks in proptest::collection::vec((0..4_u64, 0..400_u64), 0..200),
+    ) {
+        let quota = Quota::per(7, Duration::from_nanos(900)).burst(40);
+        let clock = ManualClock::new();
+        let builder = RateLimiter::builder().quota(quota).clock(clock.clone());
+        let leased = builder.leased(batch.min(5)).threads(4).build().unwrap();
+        let mut bucket = Bucket::new(quota);
+        let (mut now, mut tokens) = (0, 0);
+        for (n, by) in asks {
+            clock.advance(Duration::from_nanos(by));
+            now += u128::from(by);
+            let got = match n {
+                0 => leased.limiter().check().map_or(0, |()| 1),
+                1 => leased.check().map_or(0, |()| 1),
+                n => leased.check_n(n).map_or(0, |()| n),
+            };
+            prop_assert!(got == 0 || bucket.take(now, got));
+            tokens += got;
+            prop_assert_eq!(leased.stats().tokens, tokens);
         }
     }
 
@@ -140,14 +326,14 @@ proptest! {
         // Room for all keys but one.
         let quota = Quota::per(1, Duration::from_micros(1)).burst(3);
         let clock = ManualClock::new();
-        let builder = KeyedLimiter::<u8>::builder().quota(quota).capacity(5).on_full(OnFull::Deny);
+        let builder = ExactKeyedLimiter::<u8>::builder().quota(quota).capacity(5).on_full(OnFull::Deny);
         let limiter = builder.clock(clock.clone()).build().unwrap();
         let mut buckets: Vec<Bucket> = (0..6).map(|_| Bucket::new(quota)).collect();
         let mut now = 0;
         for (key, n, by) in asks {
             clock.advance(Duration::from_nanos(by));
             now += u128::from(by);
-            let full = u128::from(quota.burst) * quota.period.as_nanos();
+            let full = i128::from(quota.burst) * quota.period.as_nanos() as i128;
             for bucket in &mut buckets {
                 bucket.fill(now);
             }
@@ -157,6 +343,38 @@ proptest! {
             prop_assert_eq!(limiter.check_n(&key, n).is_ok(), allowed);
             prop_assert!(limiter.stats().keys <= 5);
         }
+    }
+
+    #[test]
+    fn a_hashed_limiter_is_a_bucket_for_each_key(
+        quota in quotas(),
+        asks in proptest::collection::vec((0..40_u64, 0..12_u64, 0..2_000_u64, 0..30_u8), 0..300),
+    ) {
+        let clock = ManualClock::new();
+        let builder = KeyedLimiter::<u64>::builder().quota(quota).capacity(1_000);
+        let limiter = builder.on_full(OnFull::Deny).clock(clock.clone()).build().unwrap();
+        let mut buckets: Vec<Bucket> = (0..40).map(|_| Bucket::new(quota)).collect();
+        let mut now = 0;
+        for (key, n, by, how) in asks {
+            let by = if how == 0 { by << 40 } else { by };
+            clock.advance(Duration::from_nanos(by));
+            now += u128::from(by);
+            let bucket = &mut buckets[key as usize];
+            bucket.fill(now);
+            if how == 1 {
+                limiter.reset(&key);
+                *bucket = Bucket { seen: now, ..Bucket::new(quota) };
+            }
+            if limiter.check_n(&key, n).is_ok() {
+                prop_assert!(bucket.take(now, n));
+            } else {
+                let short = bucket.worth(n) - bucket.level;
+                prop_assert!(n > quota.burst || short > -bucket.reserve());
+            }
+            let there = i128::from(limiter.snapshot(&key).remaining);
+            prop_assert!(there * bucket.worth(1) <= bucket.level.max(0));
+        }
+        prop_assert_eq!(limiter.stats().overflowed, 0);
     }
 
     #[test]

@@ -17,6 +17,7 @@ impl Check for ClockAndWord {
         Self { clock, word, rate }
     }
 
+    #[inline(always)]
     fn check(&self) -> bool {
         let now = self.clock.raw();
         match self.rate {
@@ -34,6 +35,7 @@ impl Permits for Counter {
         Self(AtomicUsize::new(0))
     }
 
+    #[inline(always)]
     fn acquire_and_release(&self) -> bool {
         self.0.fetch_add(1, Ordering::Acquire);
         self.0.fetch_sub(1, Ordering::Release) > 0

@@ -3,25 +3,25 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use governor::clock::DefaultClock;
+use governor::clock::{DefaultClock, QuantaUpkeepClock};
+use governor::state::keyed::DashMapStateStore;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use tokio::sync::Semaphore;
 
+use crate::keyed::{CheckKey, PerKey};
 use crate::scenarios::{Check, Permits, Rate};
+use crate::waiting::Wait;
 
 /// On its default clock, which reads the processor's counter.
 pub(crate) struct Governor(RateLimiter<NotKeyed, InMemoryState, DefaultClock>);
 
 impl Check for Governor {
     fn new(rate: Rate) -> Self {
-        let quota = match rate {
-            Rate::Billion => Quota::per_second(NonZeroU32::MIN.saturating_add(999_999_999)),
-            Rate::Exhausted => Quota::per_hour(NonZeroU32::MIN),
-        };
-        Self(RateLimiter::direct(quota))
+        Self(RateLimiter::direct(quota(rate)))
     }
 
+    #[inline(always)]
     fn check(&self) -> bool {
         self.0.check().is_ok()
     }
@@ -46,6 +46,7 @@ impl Check for Ratelimit {
         }
     }
 
+    #[inline(always)]
     fn check(&self) -> bool {
         self.0.try_wait().is_ok()
     }
@@ -73,6 +74,7 @@ impl Check for LeakyBucket {
         Self(builder.build())
     }
 
+    #[inline(always)]
     fn check(&self) -> bool {
         self.0.try_acquire(1)
     }
@@ -83,7 +85,123 @@ impl Permits for Semaphore {
         Self::new(limit)
     }
 
+    #[inline(always)]
     fn acquire_and_release(&self) -> bool {
         self.try_acquire().is_ok()
+    }
+}
+
+fn quota(rate: Rate) -> Quota {
+    match rate {
+        Rate::Billion => Quota::per_second(number(1_000_000_000)),
+        Rate::Exhausted => Quota::per_hour(number(1)),
+    }
+}
+
+fn number(n: u32) -> NonZeroU32 {
+    NonZeroU32::MIN.saturating_add(n - 1)
+}
+
+/// On its clock that a thread sets each millisecond.
+pub(crate) struct GovernorCoarse(RateLimiter<NotKeyed, InMemoryState, QuantaUpkeepClock>);
+
+impl Check for GovernorCoarse {
+    fn new(rate: Rate) -> Self {
+        use std::sync::OnceLock;
+        // One such thread a process is all that quanta lets start.
+        static CLOCK: OnceLock<QuantaUpkeepClock> = OnceLock::new();
+        let start = || match QuantaUpkeepClock::from_interval(Duration::from_millis(1)) {
+            Ok(clock) => clock,
+            Err(error) => panic!("the clock did not start: {error}"),
+        };
+        let clock = CLOCK.get_or_init(start).clone();
+        Self(RateLimiter::direct_with_clock(quota(rate), clock))
+    }
+
+    #[inline(always)]
+    fn check(&self) -> bool {
+        self.0.check().is_ok()
+    }
+}
+
+type Keyed<S> = RateLimiter<u64, DashMapStateStore<u64, S>, DefaultClock>;
+
+fn per_key(quota: PerKey) -> Quota {
+    Quota::per_second(number(quota.per_second)).allow_burst(number(quota.burst))
+}
+
+/// With the hash function that all have.
+pub(crate) struct GovernorKeyed(Keyed<foldhash::fast::RandomState>);
+
+impl CheckKey for GovernorKeyed {
+    fn new(quota: PerKey, _: usize) -> Self {
+        let hasher = foldhash::fast::RandomState::default();
+        Self(RateLimiter::dashmap_with_hasher(per_key(quota), hasher))
+    }
+
+    fn check_key(&self, key: u64) -> bool {
+        self.0.check_key(&key).is_ok()
+    }
+}
+
+/// The same, cleaned as its documentation says.
+pub(crate) struct GovernorCleaned(GovernorKeyed);
+
+impl CheckKey for GovernorCleaned {
+    fn new(quota: PerKey, keys: usize) -> Self {
+        Self(GovernorKeyed::new(quota, keys))
+    }
+
+    fn check_key(&self, key: u64) -> bool {
+        self.0.check_key(key)
+    }
+
+    fn clean(&self) {
+        self.0.0.retain_recent();
+    }
+}
+
+/// As it comes.
+pub(crate) struct GovernorKeyedDefault(Keyed<std::hash::RandomState>);
+
+impl CheckKey for GovernorKeyedDefault {
+    fn new(quota: PerKey, _: usize) -> Self {
+        Self(RateLimiter::dashmap_with_hasher(
+            per_key(quota),
+            std::hash::RandomState::new(),
+        ))
+    }
+
+    fn check_key(&self, key: u64) -> bool {
+        self.0.check_key(&key).is_ok()
+    }
+}
+
+pub(crate) struct GovernorWaiting(Governor);
+
+impl Wait for GovernorWaiting {
+    fn new(per_second: u32, burst: u32) -> Self {
+        let quota = Quota::per_second(number(per_second)).allow_burst(number(burst));
+        Self(Governor(RateLimiter::direct(quota)))
+    }
+
+    async fn wait(&self) {
+        self.0.0.until_ready().await;
+    }
+}
+
+impl Wait for leaky_bucket::RateLimiter {
+    fn new(per_second: u32, burst: u32) -> Self {
+        // Its shortest interval is a millisecond.
+        Self::builder()
+            .max(burst as usize)
+            .initial(burst as usize)
+            .refill(per_second as usize / 1000)
+            .interval(Duration::from_millis(1))
+            .build()
+    }
+
+    async fn wait(&self) {
+        self.acquire_one().await;
     }
 }

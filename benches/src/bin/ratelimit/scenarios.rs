@@ -5,9 +5,9 @@ use overdrive_bench::{Contender, Scenario};
 use overdrive_ratelimit::{ConcurrencyLimit, RateLimiter};
 
 use crate::limits::{ClockAndWord, Counter};
-use crate::ours;
 #[cfg(feature = "ratelimit-peers")]
-use crate::peers::{Governor, LeakyBucket, Ratelimit};
+use crate::peers::{Governor, GovernorCoarse, LeakyBucket, Ratelimit};
+use crate::{keyed, ours, overload, waiting};
 
 /// The quota of a scenario.
 #[derive(Clone, Copy)]
@@ -40,7 +40,7 @@ pub(crate) fn suite() -> Vec<Scenario> {
         "ratelimit/check_denied",
         "may I, now? asked of one limiter; the answer is always no",
     );
-    vec![
+    let mut suite = vec![
         checks(
             allowed.input("1e9 a second, burst 1e9; a precise clock"),
             Rate::Billion,
@@ -49,8 +49,29 @@ pub(crate) fn suite() -> Vec<Scenario> {
             denied.input("1 an hour, exhausted; a precise clock"),
             Rate::Exhausted,
         ),
+        coarse(
+            Scenario::time(
+                "ratelimit/check_allowed_coarse",
+                "may I, now? on a clock that is set by a thread; the answer is always yes",
+            )
+            .input("1e9 a second, burst 1e9; a clock of a millisecond"),
+            Rate::Billion,
+        ),
+        coarse(
+            Scenario::time(
+                "ratelimit/check_denied_coarse",
+                "may I, now? on a clock that is set by a thread; the answer is always no",
+            )
+            .input("1 an hour, exhausted; a clock of a millisecond"),
+            Rate::Exhausted,
+        ),
+        leased(),
         permit(),
-    ]
+    ];
+    suite.extend(keyed::scenarios());
+    suite.extend(waiting::scenarios());
+    suite.push(overload::scenario());
+    suite
 }
 
 fn checks(scenario: Scenario, rate: Rate) -> Scenario {
@@ -68,6 +89,31 @@ fn checks(scenario: Scenario, rate: Rate) -> Scenario {
             "quanta",
             rate,
         ));
+    with_peers(scenario, rate)
+}
+
+fn leased() -> Scenario {
+    let rate = Rate::Billion;
+    let scenario = Scenario::time(
+        "ratelimit/check_leased",
+        "may I, now? asked of one limiter, of which threads take batches",
+    )
+    .input("1e9 a second, burst 1e9; batches of 64")
+    .threads(&[1, 2])
+    .with(check::<ours::Leased>(
+        Role::Ours,
+        "overdrive-ratelimit",
+        ours::VERSION,
+        rate,
+    ));
+    with_peers(scenario, rate)
+}
+
+#[cfg_attr(
+    not(feature = "ratelimit-peers"),
+    expect(unused_variables, reason = "only peers need the rate")
+)]
+fn with_peers(scenario: Scenario, rate: Rate) -> Scenario {
     #[cfg(feature = "ratelimit-peers")]
     let scenario = {
         let peer = Role::Peer;
@@ -91,6 +137,23 @@ fn checks(scenario: Scenario, rate: Rate) -> Scenario {
                 rate,
             ))
     };
+    scenario
+}
+
+fn coarse(scenario: Scenario, rate: Rate) -> Scenario {
+    let scenario = scenario.threads(&[1, 2]).with(check::<ours::Coarse>(
+        Role::Ours,
+        "overdrive-ratelimit",
+        ours::VERSION,
+        rate,
+    ));
+    #[cfg(feature = "ratelimit-peers")]
+    let scenario = scenario.with(check::<GovernorCoarse>(
+        Role::Peer,
+        "governor",
+        &version("governor"),
+        rate,
+    ));
     scenario
 }
 
@@ -150,6 +213,6 @@ fn permits<L: Permits>(role: Role, name: &str, version: &str) -> Contender {
 
 /// The version that the benchmark was built with.
 #[cfg(feature = "ratelimit-peers")]
-fn version(package: &str) -> String {
+pub(crate) fn version(package: &str) -> String {
     overdrive_bench::locked_version(include_str!("../../../../Cargo.lock"), package)
 }

@@ -1,0 +1,95 @@
+//! The table of keys, with two slots in which all keys may lie: who puts a key in, charges it, and
+//! takes its slot when it owes nothing.
+
+use std::time::Duration;
+
+use loom::thread;
+use overdrive_core::clock::ManualClock;
+
+use super::fails_without;
+use crate::sync::Mutant;
+use crate::{KeyedLimiter, OnFull, Quota};
+
+type Limiter = KeyedLimiter<u64, Plain, ManualClock>;
+
+/// The key is its hash.
+#[derive(Clone, Copy, Debug)]
+struct Plain;
+
+#[derive(Default)]
+struct PlainHasher(u64);
+
+impl std::hash::Hasher for PlainHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, _: &[u8]) {}
+    fn write_u64(&mut self, n: u64) {
+        self.0 = n;
+    }
+}
+
+impl std::hash::BuildHasher for Plain {
+    type Hasher = PlainHasher;
+    fn build_hasher(&self) -> PlainHasher {
+        PlainHasher::default()
+    }
+}
+
+fn limiter(burst: u64, clock: &ManualClock) -> Limiter {
+    let quota = Quota::per_hour(2).burst(burst);
+    let builder = KeyedLimiter::builder().quota(quota).capacity(2);
+    let builder = builder.on_full(OnFull::Deny).hasher(Plain);
+    builder.clock(clock.clone()).build().unwrap()
+}
+
+/// Two put the same key in, which has one token.
+fn enter() {
+    let limiter = limiter(1, &ManualClock::new());
+    let other = limiter.clone();
+    let thread = thread::spawn(move || other.check(&5).is_ok());
+    let mine = limiter.check(&5).is_ok();
+    let its = thread.join().unwrap();
+    assert!(mine != its, "one token, in one slot");
+    assert_eq!(limiter.stats().keys, 1);
+}
+
+#[test]
+fn loom_a_key_is_put_in_once() {
+    loom::model(enter);
+}
+
+#[test]
+fn loom_control_a_key_is_put_in_under_the_lock_of_its_stripe() {
+    fails_without(Mutant::EnterUnlocked, enter);
+}
+
+/// One comes back to its slot, after it owed nothing, while another takes it.
+fn claim() {
+    let clock = ManualClock::new();
+    let limiter = limiter(2, &clock);
+    limiter.check_n(&5, 2).unwrap();
+    clock.advance(Duration::from_secs(3600));
+    // Takes the other slot, for good.
+    limiter.check_n(&6, 2).unwrap();
+    assert_eq!(limiter.stats().keys, 1);
+    let other = limiter.clone();
+    let thread = thread::spawn(move || other.check(&7).is_ok());
+    let mine = limiter.check(&5).is_ok();
+    let its = thread.join().unwrap();
+    assert!(mine != its, "one slot");
+    let (owner, loser) = if mine { (5, 7) } else { (7, 5) };
+    assert_eq!(limiter.snapshot(&owner).remaining, 1);
+    assert_eq!(limiter.snapshot(&loser).remaining, 2);
+    assert_eq!(limiter.snapshot(&6).remaining, 0);
+}
+
+#[test]
+fn loom_a_slot_has_one_owner() {
+    loom::model(claim);
+}
+
+#[test]
+fn loom_control_a_charge_must_look_at_the_tag_again() {
+    fails_without(Mutant::TrustTheTag, claim);
+}

@@ -1,0 +1,201 @@
+//! Adaptive limits in front of a simulated server with a known knee.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use overdrive_core::clock::ManualClock;
+use overdrive_core::{Clock, Timestamp};
+use overdrive_ratelimit::{
+    AdaptiveLimit, AdaptivePermit, ConfigError, LimitPolicy, TryAcquireError,
+};
+
+/// What the server does at once without becoming slower.
+const KNEE: usize = 16;
+/// How long work takes up to there.
+const WORK: Duration = Duration::from_millis(20);
+/// After that nobody wants the answer.
+const PATIENCE: Duration = Duration::from_millis(200);
+/// What it can do in a second.
+const CAPACITY: f64 = 800.0;
+
+/// A server that shares its time among what is in work and loses some of it to the sharing: beyond
+/// its knee it does less the more it is given.
+struct Server {
+    random: fastrand::Rng,
+    work: Duration,
+}
+
+impl Server {
+    fn takes(&mut self, in_work: usize) -> Duration {
+        let load = in_work as f64 / KNEE as f64;
+        let slower = if load > 1.0 {
+            load * (1.0 + 0.5 * (load - 1.0))
+        } else {
+            1.0
+        };
+        self.work.mul_f64(slower * (0.9 + 0.2 * self.random.f64()))
+    }
+}
+
+/// The answers a second that came in time, of those that ended after `from`, until `until`.
+fn goodput(
+    limit: &AdaptiveLimit<ManualClock>,
+    clock: &ManualClock,
+    server: &mut Server,
+    per_second: f64,
+    seconds: u64,
+) -> f64 {
+    let start = clock.now();
+    let measured_from = start.saturating_add(Duration::from_secs(seconds) / 2);
+    let end = start.saturating_add(Duration::from_secs(seconds));
+    let mut in_work: BinaryHeap<Reverse<(Timestamp, usize)>> = BinaryHeap::new();
+    let mut permits: Vec<Option<(AdaptivePermit<ManualClock>, Timestamp)>> = Vec::new();
+    let mut arrival = start;
+    let mut good = 0_u64;
+    while arrival < end {
+        while let Some(Reverse((ends, at))) = in_work.peek().copied().filter(|e| e.0.0 <= arrival) {
+            in_work.pop();
+            clock.advance_to(ends);
+            let (permit, began) = permits[at].take().unwrap();
+            if ends.saturating_since(began) <= PATIENCE {
+                good += u64::from(ends >= measured_from);
+                permit.success();
+            } else {
+                permit.overload();
+            }
+        }
+        clock.advance_to(arrival);
+        if let Ok(permit) = limit.try_acquire() {
+            let ends = arrival.saturating_add(server.takes(in_work.len() + 1));
+            in_work.push(Reverse((ends, permits.len())));
+            permits.push(Some((permit, arrival)));
+        }
+        let gap = -(1.0 - server.random.f64()).ln() / per_second;
+        arrival = arrival.saturating_add(Duration::from_secs_f64(gap));
+    }
+    good as f64 / (seconds as f64 / 2.0)
+}
+
+fn server() -> Server {
+    Server {
+        random: fastrand::Rng::with_seed(7),
+        work: WORK,
+    }
+}
+
+fn adaptive(policy: LimitPolicy, clock: &ManualClock) -> AdaptiveLimit<ManualClock> {
+    let builder = AdaptiveLimit::builder().policy(policy).range(1, 500);
+    builder.clock(clock.clone()).build().unwrap()
+}
+
+fn fixed(permits: usize, per_second: f64) -> f64 {
+    let clock = ManualClock::new();
+    let builder = AdaptiveLimit::builder()
+        .range(permits, permits)
+        .initial(permits);
+    let limit = builder.clock(clock.clone()).build().unwrap();
+    goodput(&limit, &clock, &mut server(), per_second, 10)
+}
+
+fn best_fixed(per_second: f64) -> f64 {
+    let limits = [4, 8, 12, 14, 16, 18, 20, 24, 32, 48, 64];
+    limits
+        .map(|permits| fixed(permits, per_second))
+        .into_iter()
+        .fold(0.0, f64::max)
+}
+
+fn comes_close(policy: LimitPolicy) {
+    let best = best_fixed(CAPACITY);
+    let peak = best_fixed(3.0 * CAPACITY);
+    for (per_second, best) in [(CAPACITY, best), (3.0 * CAPACITY, peak)] {
+        let clock = ManualClock::new();
+        let limit = adaptive(policy.clone(), &clock);
+        let got = goodput(&limit, &clock, &mut server(), per_second, 80);
+        let (found, share) = (limit.limit(), got / best);
+        assert!(
+            share >= 0.95,
+            "{policy:?}: {share} of {best} at {per_second}, limit {found}"
+        );
+    }
+}
+
+#[test]
+fn a_server_without_a_limit_collapses() {
+    let peak = best_fixed(3.0 * CAPACITY);
+    assert!(fixed(400, 3.0 * CAPACITY) < 0.3 * peak);
+}
+
+#[test]
+fn aimd_comes_close_to_the_best_fixed_limit_also_under_threefold_load() {
+    comes_close(LimitPolicy::aimd(WORK.mul_f64(1.2)));
+}
+
+#[test]
+fn vegas_comes_close_to_the_best_fixed_limit_also_under_threefold_load() {
+    comes_close(LimitPolicy::vegas());
+}
+
+#[test]
+fn gradient2_comes_close_to_the_best_fixed_limit_also_under_threefold_load() {
+    comes_close(LimitPolicy::gradient2());
+}
+
+#[test]
+fn a_limit_follows_a_server_that_becomes_slower_and_faster() {
+    for policy in [LimitPolicy::vegas(), LimitPolicy::gradient2()] {
+        let clock = ManualClock::new();
+        let limit = adaptive(policy.clone(), &clock);
+        let mut server = server();
+        let load = 3.0 * CAPACITY;
+        let before = goodput(&limit, &clock, &mut server, load, 60);
+        server.work = 2 * WORK;
+        let slow = goodput(&limit, &clock, &mut server, load, 60);
+        assert!(slow >= 0.45 * before, "{policy:?}: {slow} of {before}");
+        server.work = WORK;
+        let after = goodput(&limit, &clock, &mut server, load, 60);
+        assert!(after >= 0.9 * before, "{policy:?}: {after} of {before}");
+    }
+}
+
+#[test]
+fn what_ends_without_a_word_teaches_nothing() {
+    let clock = ManualClock::new();
+    let limit = adaptive(LimitPolicy::aimd(WORK), &clock);
+    for _ in 0..100 {
+        let permit = limit.try_acquire().unwrap();
+        clock.advance(Duration::from_secs(1));
+        permit.ignore();
+        drop(limit.try_acquire().unwrap());
+    }
+    assert_eq!((limit.updates(), limit.in_flight()), (0, 0));
+    let permits: Vec<_> = (0..limit.limit()).map(|_| limit.try_acquire()).collect();
+    assert_eq!(limit.try_acquire().unwrap_err(), TryAcquireError::Full);
+    let before = limit.limit();
+    clock.advance(Duration::from_secs(1));
+    for permit in permits {
+        permit.unwrap().overload();
+    }
+    assert!(limit.updates() > 0 && limit.limit() < before);
+}
+
+#[test]
+fn settings_that_make_no_sense_are_refused_by_name() {
+    let build = |builder: overdrive_ratelimit::AdaptiveLimitBuilder| {
+        builder
+            .build()
+            .map(drop)
+            .map_err(|error: ConfigError| error.field())
+    };
+    let builder = AdaptiveLimit::builder;
+    assert_eq!(build(builder()), Ok(()));
+    assert_eq!(build(builder().range(0, 5)), Err("range"));
+    assert_eq!(build(builder().range(6, 5)), Err("range"));
+    assert_eq!(build(builder().range(1, usize::MAX)), Err("range"));
+    assert_eq!(build(builder().range(5, 9).initial(10)), Err("initial"));
+    assert_eq!(build(builder().window(Duration::ZERO)), Err("window"));
+    assert_eq!(build(builder().min_samples(0)), Err("min_samples"));
+    let aimd = LimitPolicy::aimd(Duration::ZERO);
+    assert_eq!(build(builder().policy(aimd)), Err("timeout"));
+}
