@@ -104,7 +104,7 @@ impl<T, R, E> Batcher<T, R, E> {
     /// # Errors
     /// The future's: see [`SubmitError`].
     ///
-    /// Costs the lock of the batcher, and an allocation for the place of the result.
+    /// Costs the lock of the batcher once.
     pub fn submit(&self, item: T) -> Submit<'_, T, R, E> {
         Submit::new(self, item)
     }
@@ -120,7 +120,8 @@ impl<T, R, E> Batcher<T, R, E> {
     /// notice.
     ///
     /// For items that take a moment to make, such as requests that are being read: whoever is known
-    /// to come is waited for, and nobody else.
+    /// to come is waited for, and nobody else. An announcement that is leaked holds for ever, and
+    /// makes each batch wait for `max_wait`.
     ///
     /// [`Gather::Announced`]: crate::Gather::Announced
     ///

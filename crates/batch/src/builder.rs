@@ -78,12 +78,12 @@ impl<T: Send + 'static> BatcherBuilder<T> {
         self
     }
 
-    /// With [`Gather::Linger`]: how old the first item of a batch may get, counted from when it
-    /// was submitted, until a free worker closes the batch, however few items it has. Later items
-    /// do not put it off. Default 100 ms, at most [`MAX_MAX_WAIT`].
+    /// With [`Gather::Linger`], `Announced` and `Adaptive`: how old the first item of a batch may get,
+    /// counted from when it was submitted, until a free worker closes the batch, however few items it
+    /// has. Later items do not put it off. Default 100 ms, at most [`MAX_MAX_WAIT`].
     ///
-    /// It is an upper bound and not a delay: with the other ways to [gather](Self::gather) a free
-    /// worker takes what there is, so nothing ever waits for it, and a lone item goes at once.
+    /// It is an upper bound and not a delay: with `Tick`, the default, and `Immediate` a free worker
+    /// takes what there is, so nothing ever waits for it, and a lone item goes at once.
     /// No worker being free, items wait until one is, whatever their age. Timers of tokio are
     /// exact to a millisecond and round up.
     pub fn max_wait(mut self, time: Duration) -> Self {
@@ -242,7 +242,7 @@ impl<T: Send + 'static> BatcherBuilder<T> {
     ///
     /// # Errors
     /// As [`build_sync`](Self::build_sync), but for threads; and without a current runtime, or
-    /// with [`Gather::Linger`] on a runtime without its time driver.
+    /// with a way to [gather](Self::gather) that waits on a runtime without its time driver.
     #[cfg(feature = "tokio")]
     pub fn build<F, Fut, R, E>(self, handler: F) -> Result<Batcher<T, R, E>, ConfigError>
     where
@@ -319,7 +319,6 @@ impl<T: Send + 'static> BatcherBuilder<T> {
     {
         let mut rules = self.rules(|| Arc::new(crate::tasks::TokioClock))?;
         rules.leases = at_hand().is_none();
-        rules.computes = true;
         let runtime = tokio::runtime::Handle::try_current();
         let runtime = runtime.map_err(|_| ConfigError::Missing { field: "runtime" })?;
         if rules.gather.wants_ages() {
@@ -411,7 +410,6 @@ impl<T: Send + 'static> BatcherBuilder<T> {
             weight: self.weight,
             isolate: self.isolate,
             leases: false,
-            computes: false,
         })
     }
 }

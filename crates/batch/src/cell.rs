@@ -86,19 +86,22 @@ impl<T, R, E> Default for Cell<T, R, E> {
 
 impl<T, R, E> Cell<T, R, E> {
     /// The batch is over: its slots. Called under the batcher's lock, with the slots of the cell's
-    /// own batch, once.
-    pub(crate) fn end(&self, slots: Slots<T, R, E>) {
+    /// own batch, once. Whether nobody
+    /// will fetch any.
+    pub(crate) fn end(&self, slots: Slots<T, R, E>) -> bool {
+        let held = slots.held();
         if removed(Mutant::OverTooEarly) {
             self.over.store(true, Ordering::Release);
         }
-        self.left.store(slots.held(), Ordering::Relaxed);
+        self.left.store(held, Ordering::Relaxed);
         // SAFETY: the batcher's lock is held, and the cell is not over (1).
         self.slots.with_mut(|place| unsafe { *place = slots });
         self.over.store(true, Ordering::Release);
+        held == 0
     }
 
-    /// What is in the slot, if the batch is over.
-    pub(crate) fn fetch(&self, placed: Placed) -> Result<Slot<T, R, E>, Placed> {
+    /// What is in the slot, if the batch is over, and whether it was the last.
+    pub(crate) fn fetch(&self, placed: Placed) -> Result<(Slot<T, R, E>, bool), Placed> {
         if !self.over.load(Ordering::Acquire) {
             return Err(placed);
         }
@@ -110,8 +113,8 @@ impl<T, R, E> Cell<T, R, E> {
             slot.with_mut(|slot| unsafe { std::mem::replace(&mut *slot, Slot::Gone) })
         });
         // After the slot was read: whoever sees zero may write all of them.
-        self.left.fetch_sub(1, Ordering::Release);
-        Ok(slot)
+        let last = self.left.fetch_sub(1, Ordering::Release) == 1;
+        Ok((slot, last))
     }
 
     /// If all outcomes have been fetched, the cell is for another batch: its slots, none, with the

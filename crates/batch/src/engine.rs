@@ -37,7 +37,7 @@ use crate::settings::{Gather, Overload};
 use crate::slab::Slab;
 use crate::slots::{Entry, Found, Slot, Slots};
 use crate::stats::BatchStats;
-use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, lock};
+use crate::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, lock};
 
 /// What a submitter gets.
 pub(crate) type Outcome<T, R, E> = Result<R, SubmitError<T, E>>;
@@ -56,8 +56,6 @@ pub(crate) struct Rules<T> {
     pub(crate) isolate: Option<Isolate<T>>,
     /// Whether handlers first acquire what they run with.
     pub(crate) leases: bool,
-    /// Whether handlers wait by being pending, so that one which is not pending computes.
-    pub(crate) computes: bool,
 }
 
 /// How heavy a batch may be.
@@ -79,6 +77,8 @@ pub(crate) struct Shared<T, R, E> {
     cells: Slab<Cell<T, R, E>>,
     /// By worker: how to wake it, once it has begun.
     wakers: Box<[OnceLock<Waker>]>,
+    /// How many cells of batches that are over have had all their outcomes fetched.
+    free: AtomicUsize,
     /// Whether an item ever had a deadline: only then has a batch to ask for the time.
     deadlines: AtomicBool,
 }
@@ -98,14 +98,10 @@ struct State<T, R, E> {
     gatherer: Option<usize>,
     /// Whether the gatherer has let the others run.
     ticked: bool,
-    /// How many batches in a row a tick has not made larger than one item.
-    lone: u32,
     /// By worker: whether it waits to be woken.
     parked: Vec<bool>,
     /// By worker.
     desks: Vec<Desk<T, R, E>>,
-    /// How many workers are in the first poll of their handler.
-    computing: usize,
     alive: usize,
     watchers: Watchers,
     pace: Pace,
@@ -119,7 +115,6 @@ struct Desk<T, R, E> {
     /// Those that make up its batch; none while it has none.
     batches: Vec<Batch<T, R, E>>,
     size: usize,
-    computing: bool,
     /// When its batch was taken, if that is kept.
     since: Timestamp,
 }
@@ -188,7 +183,6 @@ impl<T, R, E> Shared<T, R, E> {
         let desk = || Desk {
             batches: Vec::new(),
             size: 0,
-            computing: false,
             since: Timestamp::ZERO,
         };
         let wakers = (0..rules.workers).map(|_| OnceLock::new()).collect();
@@ -201,10 +195,8 @@ impl<T, R, E> Shared<T, R, E> {
             announced: 0,
             gatherer: None,
             ticked: false,
-            lone: 0,
             parked: vec![false; rules.workers],
             desks: (0..rules.workers).map(|_| desk()).collect(),
-            computing: 0,
             alive: rules.workers,
             watchers: Watchers::default(),
             pace: Pace::default(),
@@ -216,6 +208,7 @@ impl<T, R, E> Shared<T, R, E> {
             state: Mutex::new(state),
             cells: Slab::new(),
             wakers,
+            free: AtomicUsize::new(0),
             deadlines: AtomicBool::new(false),
         }
     }
@@ -225,7 +218,9 @@ impl<T, R, E> Shared<T, R, E> {
     ///
     /// [`poll`]: Self::poll
     /// [`withdraw`]: Self::withdraw
-    pub(crate) fn place(&self, item: T, terms: Terms) -> Result<Placed, Refused<T>> {
+    pub(crate) fn place(&self, item: T, mut terms: Terms) -> Result<Placed, Refused<T>> {
+        // Not into the closure, which would drop it under the lock.
+        let mut waker = terms.waker.take();
         let weight = match &self.rules.weight {
             None => 0,
             Some(weight) => (weight.of)(&item),
@@ -256,7 +251,8 @@ impl<T, R, E> Shared<T, R, E> {
             let entry = Entry {
                 item,
                 deadline: terms.deadline,
-                waker: terms.waker,
+                waker: waker.take(),
+                seq: 0,
                 wanted: true,
             };
             let State {
@@ -265,12 +261,14 @@ impl<T, R, E> Shared<T, R, E> {
             let begin = || self.begin(over, cells);
             let placed = queue.push(entry, terms.priority, weight, at, bounds, begin);
             match state.gatherer {
-                None => state.call_gatherer(&self.rules, after),
-                // It is parked only if it lingers.
-                Some(worker) if state.queue.live() >= self.lingers_for() => {
-                    state.rouse(worker, after);
+                None => state.call_gatherer(after),
+                Some(worker) => {
+                    // It is parked only if it lingers.
+                    let enough = state.queue.live() >= self.lingers_for();
+                    if enough || state.queue.has_complete(bounds) {
+                        state.rouse(worker, after);
+                    }
                 }
-                Some(_) => {}
             }
             Ok(placed)
         })
@@ -278,15 +276,17 @@ impl<T, R, E> Shared<T, R, E> {
 
     /// A cell for a new batch.
     fn begin(&self, over: &mut VecDeque<u32>, cells: &mut u32) -> (u32, Slots<T, R, E>) {
-        // Few submitters take long to fetch what they were woken for.
-        for _ in 0..over.len().min(2) {
-            let Some(cell) = over.pop_front() else {
-                break;
-            };
-            if let Some(slots) = self.cells.get(cell).reopen() {
-                return (cell, slots);
+        if self.free.load(Ordering::Acquire) > 0 {
+            for _ in 0..over.len() {
+                let Some(cell) = over.pop_front() else {
+                    break;
+                };
+                if let Some(slots) = self.cells.get(cell).reopen() {
+                    self.free.fetch_sub(1, Ordering::Relaxed);
+                    return (cell, slots);
+                }
+                over.push_back(cell);
             }
-            over.push_back(cell);
         }
         let cell = *cells;
         *cells += 1;
@@ -324,10 +324,9 @@ impl<T, R, E> Shared<T, R, E> {
         mut placed: Placed,
         cx: &Context<'_>,
     ) -> Result<Outcome<T, R, E>, Placed> {
-        let cell = self.cells.get(placed.cell());
         let mut fresh = None;
         loop {
-            match cell.fetch(placed) {
+            match self.fetch(placed) {
                 Ok(slot) => return Ok(slot.into_outcome()),
                 Err(back) => placed = back,
             }
@@ -348,6 +347,15 @@ impl<T, R, E> Shared<T, R, E> {
                 None => {}
             }
         }
+    }
+
+    /// What is in the item's slot, if its batch is over.
+    fn fetch(&self, placed: Placed) -> Result<Slot<T, R, E>, Placed> {
+        let (slot, last) = self.cells.get(placed.cell()).fetch(placed)?;
+        if last {
+            self.free.fetch_add(1, Ordering::Release);
+        }
+        Ok(slot)
     }
 
     /// Does `f` with the slots of the item's batch; the item again if that is over.
@@ -390,7 +398,7 @@ impl<T, R, E> Shared<T, R, E> {
 
     /// The submitter goes: its item is taken out, unless its batch is taken.
     pub(crate) fn withdraw(&self, placed: Placed) {
-        let placed = match self.cells.get(placed.cell()).fetch(placed) {
+        let placed = match self.fetch(placed) {
             Ok(left) => return drop(left),
             Err(placed) => placed,
         };
@@ -422,7 +430,7 @@ impl<T, R, E> Shared<T, R, E> {
         match self.with_slots(placed, |slots, placed| slots.leave(placed)) {
             Ok(left) => drop(left),
             // It is over.
-            Err(placed) => drop(self.cells.get(placed.cell()).fetch(placed)),
+            Err(placed) => drop(self.fetch(placed)),
         }
     }
 
@@ -430,8 +438,15 @@ impl<T, R, E> Shared<T, R, E> {
     fn retire(&self, state: &mut State<T, R, E>, batch: Option<Batch<T, R, E>>) {
         if let Some(batch) = batch {
             state.over.push_back(batch.cell);
-            self.cells.get(batch.cell).end(batch.slots);
+            if self.cells.get(batch.cell).end(batch.slots) {
+                self.free.fetch_add(1, Ordering::Relaxed);
+            }
         }
+    }
+
+    /// Whether the worker's batch has not been abandoned.
+    pub(crate) fn has_batch(&self, worker: usize) -> bool {
+        self.lock().desks[worker].size > 0
     }
 
     /// The goal that everything submitted so far has ended, with no more lingering over it.
@@ -510,7 +525,6 @@ impl<T, R, E> Shared<T, R, E> {
         worker: usize,
         after: &mut After<T, R, E>,
     ) {
-        state.suspend(worker);
         let desk = &mut state.desks[worker];
         state.counts.abandoned += std::mem::take(&mut desk.size) as u64;
         for mut batch in std::mem::take(&mut desk.batches) {
@@ -609,18 +623,8 @@ impl<T, R, E> Shared<T, R, E> {
 }
 
 impl<T, R, E> State<T, R, E> {
-    /// Whether a free worker may begin a batch. Beside a handler that computes only a full one: a
-    /// smaller one would gain little, and take from the batch that gathers behind it.
-    fn may_begin(&self, rules: &Rules<T>) -> bool {
-        let computing = rules.computes && self.computing > 0;
-        !computing || self.queue.live() >= rules.max_size || self.closed
-    }
-
-    /// Makes a free worker the gatherer, if there is one and work for it.
-    fn call_gatherer(&mut self, rules: &Rules<T>, after: &mut After<T, R, E>) {
-        if !self.may_begin(rules) {
-            return;
-        }
+    /// Makes a free worker the gatherer, if there is one.
+    fn call_gatherer(&mut self, after: &mut After<T, R, E>) {
         if let Some(worker) = self.parked.iter().position(|&parked| parked) {
             self.gatherer = Some(worker);
             self.rouse(worker, after);
@@ -634,10 +638,10 @@ impl<T, R, E> State<T, R, E> {
     }
 
     /// Has the next worker look at what is left.
-    fn hand_over(&mut self, rules: &Rules<T>, after: &mut After<T, R, E>) {
+    fn hand_over(&mut self, after: &mut After<T, R, E>) {
         if !self.queue.is_empty() {
             if self.gatherer.is_none() {
-                self.call_gatherer(rules, after);
+                self.call_gatherer(after);
             }
         } else if self.closed {
             self.rouse_all(after);
@@ -663,13 +667,6 @@ impl<T, R, E> State<T, R, E> {
         running
             .map(|batch| &mut batch.slots)
             .or_else(|| self.queue.slots(placed))
-    }
-
-    /// The worker's handler computes no longer.
-    fn suspend(&mut self, worker: usize) {
-        if std::mem::take(&mut self.desks[worker].computing) {
-            self.computing -= 1;
-        }
     }
 
     /// Tells those whose goal is met. After each change of what has not ended.

@@ -8,7 +8,8 @@ use crate::engine::Refused;
 
 /// Why a submitted item has no result.
 ///
-/// Where the item never reached the handler it comes back: [`into_inner`](Self::into_inner).
+/// Where the item never reached the handler it comes back: [`into_inner`](Self::into_inner). Not so
+/// from a batch whose lease could not be acquired, which fails as the handler's own failure does.
 #[non_exhaustive]
 pub enum SubmitError<T, E> {
     /// The batcher ended before the item's batch did: the deadline of a drain had come, or the
@@ -20,7 +21,8 @@ pub enum SubmitError<T, E> {
     Closed(T),
     /// The item's deadline passed before its batch was closed.
     DeadlineExceeded(T),
-    /// The batcher is full, and set to [`Overload::Reject`](crate::Overload::Reject).
+    /// The batcher is full, and set to [`Overload::Reject`](crate::Overload::Reject); or to
+    /// [`Overload::ShedOldest`](crate::Overload::ShedOldest), and all that waits is more urgent.
     Full(T),
     /// The batcher was full, set to [`Overload::ShedOldest`](crate::Overload::ShedOldest), and a
     /// later item took this one's place.

@@ -81,6 +81,13 @@ impl<'a, T, R, E> Bisection<'a, T, R, E> {
         }
     }
 
+    /// Nobody waits for the rest.
+    pub(crate) fn given_up(self) -> Verdict<R, E> {
+        drop_each(self.items);
+        drop_each(self.ends);
+        Verdict::Each(Vec::new())
+    }
+
     /// What became of the items; once there is nothing left to run.
     pub(crate) fn verdict(self) -> Verdict<R, E> {
         drop_each(self.items);

@@ -53,7 +53,7 @@ pub enum Gather {
 )]
 #[non_exhaustive]
 pub enum Overload {
-    /// Waits for room, first come, first served.
+    /// Waits for room, first come, first served; though what is more urgent is run before.
     #[default]
     Wait,
     /// Refuses, with the item.

@@ -33,8 +33,10 @@ pub(crate) struct Entry<T> {
     pub(crate) item: T,
     pub(crate) deadline: Deadline,
     pub(crate) waker: Option<Waker>,
-    /// Whether somebody waits for its outcome.
+    /// Whether somebody waits for its outcome. If not, there is no waker.
     pub(crate) wanted: bool,
+    /// By which it came before others, in all lanes.
+    pub(crate) seq: u64,
 }
 
 /// What a submitter that polls finds in its slot.
@@ -133,16 +135,16 @@ impl<T, R, E> Slots<T, R, E> {
         std::mem::replace(slot, next)
     }
 
-    /// The submitter goes, and leaves its item to be processed. To be dropped by the caller: what
-    /// it leaves behind otherwise.
-    pub(crate) fn detach(&mut self, placed: &Placed) -> Option<Slot<T, R, E>> {
+    /// The submitter goes, and leaves its item to be processed. To be dropped by the caller: what it
+    /// leaves behind otherwise.
+    pub(crate) fn detach(&mut self, placed: &Placed) -> Slot<T, R, E> {
         match self.list[placed.slot()].get_mut() {
             Slot::Queued(entry) => {
                 self.held -= 1;
                 entry.wanted = false;
-                None
+                Slot::Running(entry.waker.take())
             }
-            _ => Some(self.leave(placed)),
+            _ => self.leave(placed),
         }
     }
 

@@ -33,9 +33,10 @@ pub struct BatchStats {
     pub shed: u64,
     /// Items that the batcher ended before.
     pub abandoned: u64,
-    /// Items refused because the batcher was full or closed.
+    /// Items refused because the batcher was full or closed, or they were too heavy.
     pub rejected: u64,
-    /// Calls of the handler.
+    /// Batches that were taken: calls of the handler, but for those of isolated parts and for batches
+    /// whose lease could not be acquired.
     pub batches: u64,
     /// The most items in one batch so far.
     pub largest_batch: usize,

@@ -23,8 +23,7 @@ use crate::workers;
 /// # Cancel safety
 /// Dropped before the item's batch is closed, the item is dropped with it and never reaches the
 /// handler. Dropped later, the item is processed and its result dropped. The other items of the
-/// batch do not notice. Taking an item out costs a search by number and a move of up to half of
-/// the queued items, under the lock.
+/// batch do not notice; the batch keeps its place for the item, so it may run smaller.
 #[must_use = "futures do nothing unless polled"]
 pub struct Submit<'a, T, R, E> {
     batcher: &'a Batcher<T, R, E>,
@@ -174,7 +173,7 @@ impl<T, E> Submission<T, E> {
 
     #[inline]
     fn withdraw<R>(&mut self, shared: &Shared<T, R, E>) {
-        if !matches!(self.stage, Stage::Over) {
+        if self.announced || !matches!(self.stage, Stage::Over) {
             self.withdraw_item(shared);
         }
     }
@@ -207,7 +206,8 @@ impl<'a, T, R, E> Submit<'a, T, R, E> {
     ///
     /// An item whose deadline has passed when its batch is closed is left out of it, and its
     /// submitter gets [`SubmitError::DeadlineExceeded`] with the item. The deadline is also looked
-    /// at whenever this future is polled; it sets no timer, so while all workers are busy nobody
+    /// at whenever this future is polled, and closes no batch: a deadline shorter than a
+    /// [linger](crate::Gather::Linger) passes while a worker is free. It sets no timer, so while all workers are busy nobody
     /// wakes the submitter at that very moment. [`wait_blocking`](Self::wait_blocking) does; a
     /// task that must go on then puts a timer of its runtime around this future, since dropping
     /// it withdraws the item. Once the batch is closed, the deadline means nothing.
@@ -216,9 +216,10 @@ impl<'a, T, R, E> Submit<'a, T, R, E> {
         self
     }
 
-    /// How urgent the item is. A free worker takes the most urgent items first, and fills its batch
-    /// up with others; one batch in eight begins with what has waited longest, so that nothing waits
-    /// for ever. Default [`Priority::Normal`].
+    /// How urgent the item is. Items of one priority gather in batches of their own. A free worker
+    /// takes the most urgent batch first, and others with it as long as they fit in as a whole; so a
+    /// few urgent items in front of a full batch are run without it. One batch in eight begins with
+    /// what has waited longest, so that nothing waits for ever. Default [`Priority::Normal`].
     pub fn priority(mut self, priority: Priority) -> Self {
         self.submission.priority = priority;
         self
@@ -344,7 +345,8 @@ impl<T, R, E> Ticket<T, R, E> {
         crate::park::block_on_forever(self)
     }
 
-    /// Leaves the item to be processed; its result will be dropped.
+    /// Leaves the item to be processed; its result will be dropped. So will be the item, without a
+    /// word, if it is shed or abandoned.
     pub fn detach(mut self) {
         if let Some(placed) = self.placed.take() {
             self.shared.detach(placed);

@@ -11,10 +11,13 @@ use overdrive_core::unwind::survive;
 use overdrive_core::{Clock, Timestamp};
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::after::After;
+use crate::after::{After, drop_each};
 use crate::engine::{Cause, Next, Verdict};
 use crate::isolate::Bisection;
-use crate::workers::{Handler, Place, panicked};
+use crate::workers::{Handler, Place, employed, panicked};
+
+/// After so many batches without a wait, a worker lets others run.
+pub(crate) const UNBROKEN: u32 = 16;
 
 /// The time of tokio, which a test can stop.
 #[derive(Debug)]
@@ -38,16 +41,27 @@ pub(crate) async fn work<T, R, E, L, A, AFut, F, Fut>(
 {
     let mut after = After::new();
     let mut known = None;
+    let mut unbroken = 0_u32;
     poll_fn(|cx| {
         place.shared.enlist(place.worker, cx.waker());
         Poll::Ready(())
     })
     .await;
     loop {
+        // A worker that never waits would keep its thread for itself.
+        unbroken = if matches!(known, Some(Next::Batch(_))) {
+            unbroken + 1
+        } else {
+            0
+        };
+        if unbroken >= UNBROKEN {
+            unbroken = 0;
+            tick().await;
+        }
         let mut lease = Ok(None);
         let mut next = step(&place, known.take(), false, &mut after).await;
         if matches!(next, Next::Lease) {
-            lease = caught(|| (handler.acquire)(), || ()).await.map(Some);
+            lease = caught(&place, || (handler.acquire)()).await.map(Some);
             next = step(&place, None, true, &mut after).await;
         }
         match next {
@@ -55,7 +69,10 @@ pub(crate) async fn work<T, R, E, L, A, AFut, F, Fut>(
             Next::Batch(items) => {
                 let verdict = match lease {
                     Ok(lease) => run(&place, &*handler, lease, items).await,
-                    Err(cause) => Verdict::Failed(cause),
+                    Err(cause) => {
+                        drop_each(items);
+                        Verdict::Failed(cause)
+                    }
                 };
                 known = Some(place.shared.publish(place.worker, verdict, &mut after));
             }
@@ -130,12 +147,16 @@ where
     };
     let mut bisection = Bisection::new(rule, items);
     while let Some(part) = bisection.next() {
+        if !place.shared.has_batch(place.worker) {
+            return bisection.given_up();
+        }
         let returned = match bisection.copies(part) {
             Ok(items) => attempt(place, handler, lease.take(), items).await,
             Err(cause) => Err(cause),
         };
         bisection.record(returned);
     }
+    survive(|| drop(lease));
     bisection.verdict()
 }
 
@@ -152,40 +173,50 @@ where
     F: Fn(L, Vec<T>) -> Fut,
     Fut: Future<Output = Result<Vec<R>, E>>,
 {
-    let suspended = || place.shared.suspended(place.worker);
     let lease = match lease.or_else(handler.at_hand) {
         Some(lease) => lease,
-        None => caught(|| (handler.acquire)(), suspended).await?,
+        None => match caught(place, || (handler.acquire)()).await {
+            Ok(lease) => lease,
+            Err(cause) => {
+                drop_each(items);
+                return Err(cause);
+            }
+        },
     };
-    caught(|| (handler.call)(lease, items), suspended).await
+    caught(place, || (handler.call)(lease, items)).await
 }
 
-/// Awaits what the user's code makes; a panic in it, or in dropping its future, stays here. Says
-/// when it is first `pending`.
-pub(crate) async fn caught<O, E, Fut>(
+/// Awaits what the user's code makes; a panic in it, or in dropping its future, stays here.
+async fn caught<T, R, E, O, Fut>(
+    place: &Place<T, R, E>,
     make: impl FnOnce() -> Fut,
-    pending: impl FnOnce(),
 ) -> Result<O, Cause<E>>
 where
     Fut: Future<Output = Result<O, E>>,
 {
+    caught_for(&place.shared, make).await
+}
+
+/// As [`caught`], in the employ of a batcher of any kind.
+pub(crate) async fn caught_for<S, O, E, Fut>(
+    employer: &Arc<S>,
+    make: impl FnOnce() -> Fut,
+) -> Result<O, Cause<E>>
+where
+    Fut: Future<Output = Result<O, E>>,
+{
+    let make = || employed(employer, make);
     let future = match catch_unwind(AssertUnwindSafe(make)) {
         Ok(future) => future,
         Err(payload) => return Err(panicked(payload)),
     };
     // None once it has ended: so it is dropped here, where a panic is caught.
     let mut place = pin!(Some(future));
-    let mut pending = Some(pending);
     let ended = poll_fn(|cx| {
         let future = place.as_mut().as_pin_mut().expect("it has not ended");
-        match catch_unwind(AssertUnwindSafe(|| future.poll(cx))) {
-            Ok(Poll::Ready(ended)) => Poll::Ready(Ok(ended)),
-            Ok(Poll::Pending) => {
-                if let Some(pending) = pending.take() {
-                    pending();
-                }
-                Poll::Pending
-            }
+        let poll = || employed(employer, || future.poll(cx));
+        match catch_unwind(AssertUnwindSafe(poll)) {
+            Ok(poll) => poll.map(Ok),
             Err(payload) => Poll::Ready(Err(payload)),
         }
     })

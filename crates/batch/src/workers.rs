@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use overdrive_core::park::Parker;
 use overdrive_core::unwind::{drop_payload, survive};
 
-use crate::after::After;
+use crate::after::{After, drop_each};
 use crate::engine::{Cause, Next, Shared, Verdict};
 use crate::isolate::Bisection;
 
@@ -25,6 +25,19 @@ fn address<S>(shared: &Arc<S>) -> usize {
 /// This thread works for that batcher from now on.
 pub(crate) fn employ<S>(shared: &Arc<S>) {
     EMPLOYER.set(address(shared));
+}
+
+/// Runs what belongs to that batcher's handler, on a thread that is not its own.
+#[cfg(feature = "tokio")]
+pub(crate) fn employed<S, O>(shared: &Arc<S>, f: impl FnOnce() -> O) -> O {
+    struct Back(usize);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            EMPLOYER.set(self.0);
+        }
+    }
+    let _back = Back(EMPLOYER.replace(address(shared)));
+    f()
 }
 
 /// Sees to it that a thread which must not wait does not.
@@ -110,8 +123,11 @@ where
         match next {
             Next::Batch(items) => {
                 let verdict = match std::mem::replace(&mut lease, Ok(None)) {
-                    Ok(lease) => run(shared, handler, lease, items),
-                    Err(cause) => Verdict::Failed(cause),
+                    Ok(lease) => run(place, handler, lease, items),
+                    Err(cause) => {
+                        drop_each(items);
+                        Verdict::Failed(cause)
+                    }
                 };
                 next = shared.publish(*worker, verdict, &mut after);
                 continue;
@@ -132,7 +148,7 @@ where
 
 /// Runs a batch: in parts, if it fails and its items are to be told apart.
 fn run<T, R, E, L, A, F>(
-    shared: &Shared<T, R, E>,
+    place: &Place<T, R, E>,
     handler: &Handler<A, F, L>,
     mut lease: Option<L>,
     items: Vec<T>,
@@ -141,15 +157,19 @@ where
     A: Fn() -> Result<L, E>,
     F: Fn(L, Vec<T>) -> Result<Vec<R>, E>,
 {
-    let Some(rule) = &shared.rules.isolate else {
+    let Some(rule) = &place.shared.rules.isolate else {
         return attempt(handler, lease, items).into();
     };
     let mut bisection = Bisection::new(rule, items);
     while let Some(part) = bisection.next() {
+        if !place.shared.has_batch(place.worker) {
+            return bisection.given_up();
+        }
         let copies = bisection.copies(part);
         let returned = copies.and_then(|items| attempt(handler, lease.take(), items));
         bisection.record(returned);
     }
+    survive(|| drop(lease));
     bisection.verdict()
 }
 
@@ -165,7 +185,13 @@ where
 {
     let lease = match lease.or_else(handler.at_hand) {
         Some(lease) => lease,
-        None => caught(|| (handler.acquire)())?,
+        None => match caught(|| (handler.acquire)()) {
+            Ok(lease) => lease,
+            Err(cause) => {
+                drop_each(items);
+                return Err(cause);
+            }
+        },
     };
     caught(|| (handler.call)(lease, items))
 }

@@ -37,7 +37,6 @@ fn engine(max_size: usize) -> Tracked<Engine> {
         weight: None,
         isolate: None,
         leases: false,
-        computes: false,
     }))
 }
 

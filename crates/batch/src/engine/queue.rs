@@ -24,6 +24,7 @@ pub(crate) struct Queue<T, R, E> {
     /// Items that wait, in all lanes.
     live: usize,
     next_number: u64,
+    next_seq: u64,
     /// Counts up to [`AGING`].
     picks: u32,
 }
@@ -62,6 +63,7 @@ impl<T, R, E> Queue<T, R, E> {
             lanes: Default::default(),
             live: 0,
             next_number: 0,
+            next_seq: 0,
             picks: 0,
         }
     }
@@ -77,19 +79,24 @@ impl<T, R, E> Queue<T, R, E> {
     /// Adds an item at the end of its lane; `begin` gives a cell for a new batch.
     pub(crate) fn push(
         &mut self,
-        entry: Entry<T>,
+        mut entry: Entry<T>,
         priority: Priority,
         weight: usize,
         at: Timestamp,
         bounds: Bounds,
         begin: impl FnOnce() -> (u32, Slots<T, R, E>),
     ) -> Placed {
+        entry.seq = self.next_seq;
+        self.next_seq += 1;
         let which = lane(priority);
         let lane = &mut self.lanes[which];
         let fits = |batch: &Batch<T, R, E>| {
             !batch.sealed
                 && batch.slots.len() < bounds.size
-                && batch.weight + weight <= bounds.weight
+                && batch
+                    .weight
+                    .checked_add(weight)
+                    .is_some_and(|sum| sum <= bounds.weight)
         };
         if !lane.back().is_some_and(fits) {
             let (cell, slots) = begin();
@@ -160,6 +167,18 @@ impl<T, R, E> Queue<T, R, E> {
         fronts.map(|batch| batch.at).min().unwrap_or(Timestamp::MAX)
     }
 
+    /// Whether a batch gathers no more, and only waits to be taken.
+    pub(crate) fn has_complete(&self, bounds: Bounds) -> bool {
+        let heavy = |batch: &Batch<T, R, E>| batch.weight >= bounds.weight;
+        let complete = |lane: &VecDeque<Batch<T, R, E>>| {
+            lane.len() > 1
+                || lane
+                    .front()
+                    .is_some_and(|batch| batch.sealed || heavy(batch))
+        };
+        self.lanes.iter().any(complete)
+    }
+
     /// No further items come into the batches that gather; the number that the next will have.
     pub(crate) fn seal(&mut self) -> u64 {
         for batch in self.lanes.iter_mut().filter_map(VecDeque::back_mut) {
@@ -184,8 +203,9 @@ impl<T, R, E> Queue<T, R, E> {
     ) -> Option<Batch<T, R, E>> {
         let lane = self.lanes.iter().position(|lane| !lane.is_empty())?;
         let next = self.lanes[lane].front()?;
-        let fits =
-            size + next.live <= bounds.size && weight.saturating_add(next.weight) <= bounds.weight;
+        let heavier = weight.checked_add(next.weight);
+        let fits = size + next.live <= bounds.size
+            && heavier.is_some_and(|weight| weight <= bounds.weight);
         if fits { self.take(lane) } else { None }
     }
 
@@ -224,22 +244,30 @@ impl<T, R, E> Queue<T, R, E> {
         Some(self.vacate(lane, 0))
     }
 
-    /// Ends all items but so many: how many, and the batches that are no more.
+    /// Ends all items but so many that came first: how many, and the batches that are no more.
     pub(crate) fn truncate(
         &mut self,
-        mut keep: usize,
+        keep: usize,
         end: impl Fn(T) -> Outcome<T, R, E>,
         after: &mut After<T, R, E>,
     ) -> (usize, Vec<Batch<T, R, E>>) {
         let (mut ended, mut gone) = (0, Vec::new());
+        if self.live <= keep {
+            return (ended, gone);
+        }
+        let slots = self.lanes.iter_mut().flatten();
+        let slots = slots.flat_map(|batch| batch.slots.iter_mut());
+        let mut seqs: Vec<u64> = slots
+            .filter_map(|slot| match slot {
+                Slot::Queued(entry) => Some(entry.seq),
+                _ => None,
+            })
+            .collect();
+        let first_out = *seqs.select_nth_unstable(keep).1;
         for lane in &mut self.lanes {
             let mut index = 0;
             while let Some(batch) = lane.get_mut(index) {
-                let past = |_: &Entry<T>| {
-                    let kept = keep > 0;
-                    keep = keep.saturating_sub(1);
-                    !kept
-                };
+                let past = |entry: &Entry<T>| entry.seq >= first_out;
                 let count = batch.slots.end_where(past, &end, after);
                 batch.live -= count;
                 ended += count;

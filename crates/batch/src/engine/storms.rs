@@ -67,7 +67,6 @@ fn engine() -> Engine {
         weight: None,
         isolate: None,
         leases: false,
-        computes: one_in(2),
     })
 }
 

@@ -14,9 +14,6 @@ use crate::settings::Gather;
 use crate::stats::Reason;
 use crate::sync::Ordering;
 
-/// After so many batches of one item in a row, only one in so many is preceded by a tick.
-const LONE: u32 = 16;
-
 /// What became of a batch.
 pub(crate) enum Verdict<R, E> {
     /// As many as there were items.
@@ -74,12 +71,10 @@ impl<T, R, E> Shared<T, R, E> {
                 state.parked[worker] = true;
                 return Next::Park(Duration::MAX);
             }
-            let free = state.gatherer.is_none() && state.may_begin(&self.rules);
-            if state.gatherer != Some(worker) && !free {
+            if *state.gatherer.get_or_insert(worker) != worker {
                 state.parked[worker] = true;
                 return Next::Park(Duration::MAX);
             }
-            state.gatherer = Some(worker);
             let reason = match self.ripe(state, now) {
                 Ok(reason) => reason,
                 Err(_) if leased => Reason::Idle,
@@ -97,13 +92,13 @@ impl<T, R, E> Shared<T, R, E> {
             }
             let batch = self.take(state, worker, now, after);
             if !batch.is_empty() {
-                state.lone = if batch.len() == 1 {
-                    state.lone.wrapping_add(1)
-                } else {
-                    0
+                let reason = match reason {
+                    // A smaller batch of a more urgent lane went before it.
+                    Reason::Full if batch.len() < self.rules.max_size => Reason::Idle,
+                    reason => reason,
                 };
                 state.counts.batch_closed(reason, batch.len());
-                state.hand_over(&self.rules, after);
+                state.hand_over(after);
                 return Next::Batch(batch);
             }
         }
@@ -131,12 +126,13 @@ impl<T, R, E> Shared<T, R, E> {
         if state.queue.oldest() < Some(state.flush_mark) {
             return Ok(Reason::Flush);
         }
+        if state.queue.has_complete(self.bounds()) {
+            return Ok(Reason::Full);
+        }
         let max_wait = self.rules.max_wait;
         let linger = match self.rules.gather {
             Gather::Immediate => return Ok(Reason::Idle),
-            Gather::Tick | Gather::Adaptive if !state.ticked && state.ticks() => {
-                return Err(Unripe::Tick);
-            }
+            Gather::Tick | Gather::Adaptive if !state.ticked => return Err(Unripe::Tick),
             Gather::Tick => return Ok(Reason::Idle),
             Gather::Adaptive => state.pace.linger(live, max_wait),
             Gather::Announced if state.announced > 0 => max_wait,
@@ -199,23 +195,12 @@ impl<T, R, E> Shared<T, R, E> {
             if let (Gather::Adaptive, Some(now)) = (self.rules.gather, now) {
                 state.pace.taken(items.len(), now);
             }
-            state.computing += 1;
             let desk = &mut state.desks[worker];
-            desk.computing = true;
             desk.size = items.len();
             desk.since = now.unwrap_or(Timestamp::ZERO);
         }
         state.settle(after);
         items
-    }
-
-    /// The worker's handler waits for something: a further batch may run beside it.
-    #[cfg(feature = "tokio")]
-    pub(crate) fn suspended(&self, worker: usize) {
-        self.with(|state, after| {
-            state.suspend(worker);
-            state.hand_over(&self.rules, after);
-        });
     }
 
     /// Gives each submitter of the worker's batch its own; what the worker is to do next.
@@ -227,7 +212,6 @@ impl<T, R, E> Shared<T, R, E> {
     ) -> Next<T> {
         let now = self.time();
         let mut state = self.lock();
-        state.suspend(worker);
         let size = state.desks[worker].size;
         let left_over = self.hand_out(&mut state, worker, verdict, now, after);
         state.settle(after);
@@ -262,7 +246,6 @@ impl<T, R, E> Shared<T, R, E> {
     ) -> bool {
         let now = self.time();
         let mut state = self.lock();
-        state.suspend(worker);
         let left_over = self.hand_out(&mut state, worker, verdict, now, after);
         state.settle(after);
         let asks = state.closed || !state.queue.is_empty();
@@ -334,7 +317,7 @@ impl<T, R, E> Shared<T, R, E> {
                 self.close_state(state, after);
                 self.abandon_queue(state, after);
             } else {
-                state.hand_over(&self.rules, after);
+                state.hand_over(after);
             }
             state.settle(after);
         });
@@ -342,12 +325,6 @@ impl<T, R, E> Shared<T, R, E> {
 }
 
 impl<T, R, E> State<T, R, E> {
-    /// Whether the next batch is worth a tick. After many that it has not made larger, a lone
-    /// submitter is spared it, but for one batch in so many that shows whether that still holds.
-    fn ticks(&self) -> bool {
-        self.lone < LONE || self.lone % LONE == 0
-    }
-
     /// The worker is no longer the gatherer, if it was.
     fn resign(&mut self, worker: usize) {
         if self.gatherer == Some(worker) {

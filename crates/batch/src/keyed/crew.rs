@@ -81,7 +81,13 @@ where
 {
     let Place { hub, worker } = &place;
     let mut after = After::new();
+    let mut unbroken = 0_u32;
     loop {
+        // A worker that never waits would keep its thread for itself.
+        unbroken = unbroken.wrapping_add(1);
+        if unbroken % crate::tasks::UNBROKEN == 0 {
+            crate::tasks::tick().await;
+        }
         let turn = std::future::poll_fn(|cx| {
             hub.enlist(*worker, cx.waker());
             match hub.turn(*worker) {
@@ -100,7 +106,7 @@ where
         }
         if let Next::Batch(items) = next {
             let call = || handler(duty.key().clone(), items);
-            let returned = crate::tasks::caught(call, || ()).await;
+            let returned = crate::tasks::caught_for(hub, call).await;
             duty.deliver(returned.into(), &mut after);
         }
     }

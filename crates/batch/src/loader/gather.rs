@@ -144,21 +144,23 @@ impl<K: Eq + Hash, V: Clone> Desk<K, V> {
             return;
         };
         let is_fresh = || self.epoch.load(Ordering::SeqCst) == gathered.epoch;
+        if !is_fresh() {
+            return survive(|| drop(keys));
+        }
         // A cache that panics costs nobody a value.
         survive(|| {
-            if !is_fresh() {
-                return;
-            }
             for (key, value) in keys.iter().zip(values) {
                 if let Some(value) = value {
                     cache.insert(key.clone(), value.clone());
                 }
             }
-            // Whoever changes it after this look takes out what was put in before.
-            if !is_fresh() {
-                keys.iter().for_each(|key| cache.remove(key));
-            }
         });
+        // Whoever changes it after this look takes out what was put in before.
+        if !is_fresh() {
+            for key in &keys {
+                survive(|| cache.remove(key));
+            }
+        }
         survive(|| drop(keys));
     }
 

@@ -65,6 +65,13 @@ impl Line {
         self.all().map(|batch| batch.number).min()
     }
 
+    /// Whether a batch waits that gathers no more.
+    pub(crate) fn has_complete(&self, max_weight: usize) -> bool {
+        let complete = |batch: &Gathering| batch.sealed || batch.weight >= max_weight;
+        let mut lanes = self.lanes.iter();
+        lanes.any(|lane| lane.len() > 1 || lane.front().is_some_and(complete))
+    }
+
     pub(crate) fn push(
         &mut self,
         queued: Queued,
@@ -112,16 +119,22 @@ impl Line {
         }
     }
 
-    /// All but so many leave.
-    pub(crate) fn truncate(&mut self, mut keep: usize) -> Vec<Queued> {
+    /// All but so many that came first leave.
+    pub(crate) fn truncate(&mut self, keep: usize) -> Vec<Queued> {
+        let mut ids: Vec<u64> = self
+            .all()
+            .flat_map(|b| &b.items)
+            .map(|one| one.id)
+            .collect();
+        ids.sort_unstable();
+        let stay: Vec<u64> = ids.into_iter().take(keep).collect();
         let mut gone = Vec::new();
         self.retain(|queued| {
-            if keep == 0 {
+            let stays = stay.contains(&queued.id);
+            if !stays {
                 gone.push(*queued);
-                return false;
             }
-            keep -= 1;
-            true
+            stays
         });
         gone
     }

@@ -247,8 +247,8 @@ impl Model<'_> {
                 Gather::Linger { min_size } => min_size,
                 _ => 1,
             };
-            let flushed = oldest < self.flush_mark;
-            if self.queue.live() < enough && !self.closed && !flushed {
+            let ripe = oldest < self.flush_mark || self.queue.has_complete(self.shape.max_weight);
+            if self.queue.live() < enough && !self.closed && !ripe {
                 break;
             }
             let taken = self.queue.take(self.now, self.max());
