@@ -126,9 +126,8 @@ fn max_wait_holds_beside_a_handler_that_computes() {
     batcher.try_submit(0).unwrap().detach();
     begun.recv_timeout(SOON).unwrap();
     let (tell, told) = channel();
-    let own = batcher.clone();
     // As many as `min_size`, too.
-    std::thread::spawn(move || tell.send(own.submit_all(1..6).wait_blocking().len()));
+    std::thread::spawn(move || tell.send(batcher.submit_all(1..6).wait_blocking().len()));
     let second = told.recv_timeout(SOON);
     go.send(()).ok();
     assert_eq!(

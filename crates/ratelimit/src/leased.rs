@@ -107,10 +107,10 @@ impl<C: Clock> LeasedLimiter<C> {
     #[inline(never)]
     fn check_empty(&self, me: u32) -> Result<(), Denied> {
         let inner = &*self.inner;
-        let me = match me {
-            thread_slot::UNREGISTERED => thread_slot::register(),
-            me => me,
-        };
+        if me == thread_slot::UNREGISTERED {
+            // Another thread may have left tokens behind under the number that this one now has.
+            return self.check_as(thread_slot::register());
+        }
         let Some(slot) = inner.slot(me) else {
             return inner.limiter.check();
         };
@@ -210,7 +210,8 @@ impl<C: Clock> Inner<C> {
         if taken == 0 {
             return false;
         }
-        slot.held.store(taken - 1, Ordering::Relaxed);
+        let held = slot.held.load(Ordering::Relaxed);
+        slot.held.store(held + taken - 1, Ordering::Relaxed);
         add(&slot.allowed, 1);
         true
     }

@@ -131,7 +131,14 @@ impl LimitPolicy {
     /// The next limit.
     pub(crate) fn next(&mut self, limit: usize, window: &Window, overloads: u64) -> usize {
         let now = limit as f64;
-        let next = match (&mut self.0, window.took()) {
+        if let (Kind::Vegas(least) | Kind::Gradient2 { least, .. }, 1..) = (&mut self.0, overloads)
+        {
+            // The limit from before the measurement is too much by now.
+            least.resume = None;
+        }
+        // Work of no measurable time took some all the same.
+        let took = window.took().map(|took| took.max(1.0));
+        let next = match (&mut self.0, took) {
             (Kind::Aimd(timeout), Some(took)) if took > timeout.as_nanos() as f64 => now * 0.9,
             _ if overloads > 0 => now * 0.9,
             (_, None) => now,
