@@ -337,7 +337,7 @@ fn nothing_more_is_called_once_a_batch_was_abandoned() {
         .workers(1)
         .isolate(100)
         .build_sync(move |items: Vec<u64>| {
-            begun.lock().unwrap().send(items.clone()).ok();
+            begun.lock().unwrap().send(items).ok();
             gate.lock().unwrap().recv_timeout(SOON).ok();
             Err::<Vec<u64>, _>("no")
         })
