@@ -37,7 +37,7 @@ use crate::settings::{Gather, Overload};
 use crate::slab::Slab;
 use crate::slots::{Entry, Found, Slot, Slots};
 use crate::stats::BatchStats;
-use crate::sync::{AtomicBool, AtomicUsize, Mutex, MutexGuard, Ordering, lock};
+use crate::sync::{AtomicBool, AtomicUsize, Mutant, Mutex, MutexGuard, Ordering, lock, removed};
 
 /// What a submitter gets.
 pub(crate) type Outcome<T, R, E> = Result<R, SubmitError<T, E>>;
@@ -276,7 +276,7 @@ impl<T, R, E> Shared<T, R, E> {
 
     /// A cell for a new batch.
     fn begin(&self, over: &mut VecDeque<u32>, cells: &mut u32) -> (u32, Slots<T, R, E>) {
-        if self.free.load(Ordering::Acquire) > 0 {
+        if self.free.load(Ordering::Acquire) > 0 || removed(Mutant::ReopenUnfetched) {
             for _ in 0..over.len() {
                 let Some(cell) = over.pop_front() else {
                     break;
