@@ -335,6 +335,8 @@ fn nothing_more_is_called_once_a_batch_was_abandoned() {
     let (gate, begun) = (Mutex::new(gate), Mutex::new(begun));
     let batcher = Batcher::builder()
         .workers(1)
+        .gather(Gather::Linger { min_size: 4 })
+        .max_wait(Duration::from_secs(3600))
         .isolate(100)
         .build_sync(move |items: Vec<u64>| {
             begun.lock().unwrap().send(items).ok();
