@@ -71,6 +71,35 @@ pub(crate) enum Workers {
     Tasks(Vec<tokio::task::AbortHandle>),
 }
 
+impl Workers {
+    /// Ends the tasks where they await, if it is tasks.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn abort_tasks(this: &Mutex<Self>) {
+        let tasks = match &mut *Self::lock(this) {
+            Self::Tasks(tasks) => std::mem::take(tasks),
+            Self::Threads(_) => return,
+        };
+        // Without the lock: it may drop a handler's future here.
+        for task in tasks {
+            task.abort();
+        }
+    }
+
+    /// Waits for the threads to end, if it is threads.
+    pub(crate) fn join_threads(this: &Mutex<Self>) {
+        let threads = match &mut *Self::lock(this) {
+            Self::Threads(threads) => std::mem::take(threads),
+            #[cfg(feature = "tokio")]
+            Self::Tasks(_) => return,
+        };
+        workers::join(threads);
+    }
+
+    fn lock(this: &Mutex<Self>) -> MutexGuard<'_, Self> {
+        this.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl<T: Send + 'static> Batcher<T, (), Infallible> {
     /// Starts the set-up. What the handler returns and fails with comes from `build` or
     /// `build_sync`; where the type of the items has to be named, it is
@@ -256,7 +285,7 @@ impl<T, R, E> Batcher<T, R, E> {
             let watch = Watch::new(self.shared(), Goal::Ended);
             let ended = park::block_on(watch, || deadline.remaining());
             if ended.is_some() {
-                self.join_threads();
+                Workers::join_threads(&self.handle.workers);
             }
         }
         report
@@ -341,35 +370,9 @@ impl<T, R, E> Batcher<T, R, E> {
         let abandoned = if ended { 0 } else { self.shared().abandon() };
         #[cfg(feature = "tokio")]
         if abandoned > 0 {
-            self.abort_tasks();
+            Workers::abort_tasks(&self.handle.workers);
         }
         DrainReport::new(self.shared().finished() - before, abandoned)
-    }
-
-    #[cfg(feature = "tokio")]
-    fn abort_tasks(&self) {
-        let tasks = match &mut *self.workers() {
-            Workers::Tasks(tasks) => std::mem::take(tasks),
-            Workers::Threads(_) => return,
-        };
-        // Without the lock: it may drop a handler's future here.
-        for task in tasks {
-            task.abort();
-        }
-    }
-
-    fn join_threads(&self) {
-        let threads = match &mut *self.workers() {
-            Workers::Threads(threads) => std::mem::take(threads),
-            #[cfg(feature = "tokio")]
-            Workers::Tasks(_) => return,
-        };
-        workers::join(threads);
-    }
-
-    fn workers(&self) -> MutexGuard<'_, Workers> {
-        let workers = self.handle.workers.lock();
-        workers.unwrap_or_else(PoisonError::into_inner)
     }
 }
 

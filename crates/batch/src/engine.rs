@@ -27,8 +27,7 @@ use overdrive_core::{Clock, Deadline, Health, Priority, Timestamp};
 
 use self::pace::Pace;
 use self::queue::{Batch, Bounds, Queue};
-pub(crate) use self::watch::Goal;
-pub(crate) use self::watch::Watchers;
+pub(crate) use self::watch::{Goal, Watchers};
 pub(crate) use self::work::Verdict;
 use crate::after::After;
 use crate::cell::{Cell, Placed};
@@ -231,7 +230,7 @@ impl<T, R, E> Shared<T, R, E> {
             Timestamp::ZERO
         };
         if terms.deadline != Deadline::NEVER && !self.deadlines.load(Ordering::Relaxed) {
-            // Read by workers under the lock that is taken below.
+            // A worker that takes the item without having seen this does so only now.
             self.deadlines.store(true, Ordering::Relaxed);
         }
         let bounds = self.bounds();

@@ -12,7 +12,7 @@ mod watch;
 use std::convert::Infallible;
 use std::fmt;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use overdrive_core::{Deadline, DrainReport, Health, Priority};
 
@@ -255,7 +255,7 @@ impl<K, T, R, E> KeyedBatcher<K, T, R, E> {
             let watch = WatchEnd::new(self.hub());
             let ended = park::block_on(watch, || deadline.remaining());
             if ended.is_some() {
-                self.join_threads();
+                Workers::join_threads(&self.handle.workers);
             }
         }
         report
@@ -356,35 +356,9 @@ impl<K, T, R, E> KeyedBatcher<K, T, R, E> {
         let abandoned = if ended { 0 } else { self.hub().abandon() };
         #[cfg(feature = "tokio")]
         if abandoned > 0 {
-            self.abort_tasks();
+            Workers::abort_tasks(&self.handle.workers);
         }
         DrainReport::new(self.hub().finished() - before, abandoned)
-    }
-
-    #[cfg(feature = "tokio")]
-    fn abort_tasks(&self) {
-        let tasks = match &mut *self.workers() {
-            Workers::Tasks(tasks) => std::mem::take(tasks),
-            Workers::Threads(_) => return,
-        };
-        // Without the lock: it may drop a handler's future here.
-        for task in tasks {
-            task.abort();
-        }
-    }
-
-    fn join_threads(&self) {
-        let threads = match &mut *self.workers() {
-            Workers::Threads(threads) => std::mem::take(threads),
-            #[cfg(feature = "tokio")]
-            Workers::Tasks(_) => return,
-        };
-        workers::join(threads);
-    }
-
-    fn workers(&self) -> MutexGuard<'_, Workers> {
-        let workers = self.handle.workers.lock();
-        workers.unwrap_or_else(PoisonError::into_inner)
     }
 }
 
