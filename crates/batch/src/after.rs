@@ -29,10 +29,10 @@ impl<T, R, E> After<T, R, E> {
         }
     }
 
-    pub(crate) fn rouse(&mut self, worker: usize) {
+    pub(crate) fn rouse(&mut self, worker: Option<usize>) {
         match self.worker {
-            None => self.worker = Some(worker),
-            Some(_) => self.workers.push(worker),
+            None => self.worker = worker,
+            Some(_) => self.workers.extend(worker),
         }
     }
 
@@ -69,7 +69,7 @@ impl<T, R, E> After<T, R, E> {
     }
 }
 
-fn rouse(workers: &[OnceLock<Waker>], worker: usize) {
+pub(crate) fn rouse(workers: &[OnceLock<Waker>], worker: usize) {
     if let Some(waker) = workers[worker].get() {
         survive(|| waker.wake_by_ref());
     }

@@ -86,9 +86,8 @@ impl<T, R, E> Default for Cell<T, R, E> {
 
 impl<T, R, E> Cell<T, R, E> {
     /// The batch is over: its slots. Called under the batcher's lock, with the slots of the cell's
-    /// own batch, once. Whether nobody
-    /// will fetch any.
-    pub(crate) fn end(&self, slots: Slots<T, R, E>) -> bool {
+    /// own batch, once.
+    pub(crate) fn end(&self, slots: Slots<T, R, E>) {
         let held = slots.held();
         if removed(Mutant::OverTooEarly) {
             self.over.store(true, Ordering::Release);
@@ -97,11 +96,11 @@ impl<T, R, E> Cell<T, R, E> {
         // SAFETY: the batcher's lock is held, and the cell is not over (1).
         self.slots.with_mut(|place| unsafe { *place = slots });
         self.over.store(true, Ordering::Release);
-        held == 0
     }
 
-    /// What is in the slot, if the batch is over, and whether it was the last.
-    pub(crate) fn fetch(&self, placed: Placed) -> Result<(Slot<T, R, E>, bool), Placed> {
+    /// What is in the slot, if the batch is over.
+    #[inline]
+    pub(crate) fn fetch(&self, placed: Placed) -> Result<Slot<T, R, E>, Placed> {
         if !self.over.load(Ordering::Acquire) {
             return Err(placed);
         }
@@ -113,8 +112,14 @@ impl<T, R, E> Cell<T, R, E> {
             slot.with_mut(|slot| unsafe { std::mem::replace(&mut *slot, Slot::Gone) })
         });
         // After the slot was read: whoever sees zero may write all of them.
-        let last = self.left.fetch_sub(1, Ordering::Release) == 1;
-        Ok((slot, last))
+        if self.left.load(Ordering::Acquire) == 1 {
+            // Ours is the last, so nobody else writes this. What the others did was acquired, and
+            // goes on from here.
+            self.left.store(0, Ordering::Release);
+        } else {
+            self.left.fetch_sub(1, Ordering::Release);
+        }
+        Ok(slot)
     }
 
     /// If all outcomes have been fetched, the cell is for another batch: its slots, none, with the

@@ -29,14 +29,17 @@ use self::pace::Pace;
 use self::queue::{Batch, Bounds, Queue};
 pub(crate) use self::watch::{Goal, Watchers};
 pub(crate) use self::work::Verdict;
-use crate::after::After;
+use crate::after::{After, rouse};
 use crate::cell::{Cell, Placed};
 use crate::error::SubmitError;
 use crate::settings::{Gather, Overload};
 use crate::slab::Slab;
 use crate::slots::{Entry, Found, Slot, Slots};
 use crate::stats::BatchStats;
-use crate::sync::{AtomicBool, AtomicUsize, Mutant, Mutex, MutexGuard, Ordering, lock, removed};
+use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, lock};
+
+/// How many cells are looked at for one that can gather again.
+const LOOKS: usize = 4;
 
 /// What a submitter gets.
 pub(crate) type Outcome<T, R, E> = Result<R, SubmitError<T, E>>;
@@ -76,17 +79,13 @@ pub(crate) struct Shared<T, R, E> {
     cells: Slab<Cell<T, R, E>>,
     /// By worker: how to wake it, once it has begun.
     wakers: Box<[OnceLock<Waker>]>,
-    /// How many cells of batches that are over have had all their outcomes fetched.
-    free: AtomicUsize,
     /// Whether an item ever had a deadline: only then has a batch to ask for the time.
     deadlines: AtomicBool,
 }
 
 struct State<T, R, E> {
     queue: Queue<T, R, E>,
-    /// Cells of batches that are over, the longest ago first. Once all outcomes have been fetched
-    /// they gather again.
-    over: VecDeque<u32>,
+    over: Over,
     /// How many cells there are.
     cells: u32,
     closed: bool,
@@ -95,8 +94,6 @@ struct State<T, R, E> {
     /// Items announced, and neither submitted nor given up.
     announced: usize,
     gatherer: Option<usize>,
-    /// Whether the gatherer has let the others run.
-    ticked: bool,
     /// By worker: whether it waits to be woken.
     parked: Vec<bool>,
     /// By worker.
@@ -107,6 +104,16 @@ struct State<T, R, E> {
     counts: BatchStats,
     /// Of those counted as expired, how many were never accepted.
     came_late: u64,
+}
+
+/// Cells of batches that are over, the longest ago first. Once all outcomes have been fetched they
+/// gather again.
+#[derive(Default)]
+struct Over {
+    fresh: VecDeque<u32>,
+    /// Those that had outcomes left when they were looked at: looked at again one at a time, so that
+    /// outcomes which nobody fetches for long are not in the way.
+    kept: VecDeque<u32>,
 }
 
 /// What a worker works at.
@@ -132,6 +139,17 @@ pub(crate) enum Refused<T> {
     Closed(T),
     Full(T),
     TooHeavy(T),
+}
+
+/// What a free worker has done before it asks what to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ready {
+    /// Nothing: it has just been called, or has ended a batch.
+    Called,
+    /// Let others run, which may have submitted more.
+    Ticked,
+    /// Acquired what the handler runs with.
+    Leased,
 }
 
 /// What a worker is to do.
@@ -187,13 +205,12 @@ impl<T, R, E> Shared<T, R, E> {
         let wakers = (0..rules.workers).map(|_| OnceLock::new()).collect();
         let state = State {
             queue: Queue::new(),
-            over: VecDeque::new(),
+            over: Over::default(),
             cells: 0,
             closed: false,
             flush_mark: 0,
             announced: 0,
             gatherer: None,
-            ticked: false,
             parked: vec![false; rules.workers],
             desks: (0..rules.workers).map(|_| desk()).collect(),
             alive: rules.workers,
@@ -207,7 +224,6 @@ impl<T, R, E> Shared<T, R, E> {
             state: Mutex::new(state),
             cells: Slab::new(),
             wakers,
-            free: AtomicUsize::new(0),
             deadlines: AtomicBool::new(false),
         }
     }
@@ -217,9 +233,8 @@ impl<T, R, E> Shared<T, R, E> {
     ///
     /// [`poll`]: Self::poll
     /// [`withdraw`]: Self::withdraw
-    pub(crate) fn place(&self, item: T, mut terms: Terms) -> Result<Placed, Refused<T>> {
-        // Not into the closure, which would drop it under the lock.
-        let mut waker = terms.waker.take();
+    #[inline]
+    pub(crate) fn place(&self, item: T, terms: Terms) -> Result<Placed, Refused<T>> {
         let weight = match &self.rules.weight {
             None => 0,
             Some(weight) => (weight.of)(&item),
@@ -233,13 +248,39 @@ impl<T, R, E> Shared<T, R, E> {
             // A worker that takes the item without having seen this does so only now.
             self.deadlines.store(true, Ordering::Relaxed);
         }
-        let bounds = self.bounds();
+        let too_heavy = weight > self.bounds().weight;
+        let mut state = self.lock();
+        if state.closed || too_heavy || state.queue.live() >= self.rules.capacity {
+            drop(state);
+            return self.place_in_full(item, terms, weight, at);
+        }
+        let entry = entry(item, terms.deadline, terms.waker);
+        let placed = self.push(&mut state, entry, terms.priority, weight, at);
+        let called = self.call_for_more(&mut state);
+        drop(state);
+        if let Some(worker) = called {
+            rouse(&self.wakers, worker);
+        }
+        Ok(placed)
+    }
+
+    /// As [`place`](Self::place), where there may be no room, or none any more.
+    #[cold]
+    fn place_in_full(
+        &self,
+        item: T,
+        mut terms: Terms,
+        weight: usize,
+        at: Timestamp,
+    ) -> Result<Placed, Refused<T>> {
+        // Not into the closure, which would drop it under the lock.
+        let mut waker = terms.waker.take();
         self.with(|state, after| {
             if state.closed {
                 state.counts.rejected += 1;
                 return Err(Refused::Closed(item));
             }
-            if weight > bounds.weight {
+            if weight > self.bounds().weight {
                 state.counts.rejected += 1;
                 return Err(Refused::TooHeavy(item));
             }
@@ -247,45 +288,58 @@ impl<T, R, E> Shared<T, R, E> {
                 state.counts.rejected += 1;
                 return Err(Refused::Full(item));
             }
-            let entry = Entry {
-                item,
-                deadline: terms.deadline,
-                waker: waker.take(),
-                seq: 0,
-                wanted: true,
-            };
-            let State {
-                queue, over, cells, ..
-            } = state;
-            let begin = || self.begin(over, cells);
-            let placed = queue.push(entry, terms.priority, weight, at, bounds, begin);
-            match state.gatherer {
-                None => state.call_gatherer(after),
-                Some(worker) => {
-                    // It is parked only if it lingers.
-                    let enough = state.queue.live() >= self.lingers_for();
-                    if enough || state.queue.has_complete(bounds) {
-                        state.rouse(worker, after);
-                    }
-                }
-            }
+            let entry = entry(item, terms.deadline, waker.take());
+            let placed = self.push(state, entry, terms.priority, weight, at);
+            after.rouse(self.call_for_more(state));
             Ok(placed)
         })
     }
 
-    /// A cell for a new batch.
-    fn begin(&self, over: &mut VecDeque<u32>, cells: &mut u32) -> (u32, Slots<T, R, E>) {
-        if self.free.load(Ordering::Acquire) > 0 || removed(Mutant::ReopenUnfetched) {
-            for _ in 0..over.len() {
-                let Some(cell) = over.pop_front() else {
-                    break;
-                };
-                if let Some(slots) = self.cells.get(cell).reopen() {
-                    self.free.fetch_sub(1, Ordering::Relaxed);
-                    return (cell, slots);
-                }
-                over.push_back(cell);
+    fn push(
+        &self,
+        state: &mut State<T, R, E>,
+        entry: Entry<T>,
+        priority: Priority,
+        weight: usize,
+        at: Timestamp,
+    ) -> Placed {
+        let State {
+            queue, over, cells, ..
+        } = state;
+        let begin = || self.begin(over, cells);
+        queue.push(entry, priority, weight, at, self.bounds(), begin)
+    }
+
+    /// An item has come: the worker that is to be woken for it, if one is.
+    fn call_for_more(&self, state: &mut State<T, R, E>) -> Option<usize> {
+        match state.gatherer {
+            None => state.call_gatherer(),
+            // It is parked only if it lingers.
+            Some(worker) if !state.parked[worker] => None,
+            Some(worker) => {
+                let enough = state.queue.live() >= self.lingers_for();
+                let woken = enough || state.queue.has_complete(self.bounds());
+                woken.then(|| state.unpark(worker)).flatten()
             }
+        }
+    }
+
+    /// A cell for a new batch.
+    fn begin(&self, over: &mut Over, cells: &mut u32) -> (u32, Slots<T, R, E>) {
+        for _ in 0..LOOKS {
+            let Some(cell) = over.fresh.pop_front() else {
+                break;
+            };
+            if let Some(slots) = self.cells.get(cell).reopen() {
+                return (cell, slots);
+            }
+            over.kept.push_back(cell);
+        }
+        if let Some(cell) = over.kept.pop_front() {
+            if let Some(slots) = self.cells.get(cell).reopen() {
+                return (cell, slots);
+            }
+            over.kept.push_back(cell);
         }
         let cell = *cells;
         *cells += 1;
@@ -349,12 +403,9 @@ impl<T, R, E> Shared<T, R, E> {
     }
 
     /// What is in the item's slot, if its batch is over.
-    fn fetch(&self, placed: Placed) -> Result<Slot<T, R, E>, Placed> {
-        let (slot, last) = self.cells.get(placed.cell()).fetch(placed)?;
-        if last {
-            self.free.fetch_add(1, Ordering::Release);
-        }
-        Ok(slot)
+    #[inline]
+    pub(crate) fn fetch(&self, placed: Placed) -> Result<Slot<T, R, E>, Placed> {
+        self.cells.get(placed.cell()).fetch(placed)
     }
 
     /// Does `f` with the slots of the item's batch; the item again if that is over.
@@ -436,10 +487,8 @@ impl<T, R, E> Shared<T, R, E> {
     /// A batch in which nothing waits any more: what was left for its submitters goes to its cell.
     fn retire(&self, state: &mut State<T, R, E>, batch: Option<Batch<T, R, E>>) {
         if let Some(batch) = batch {
-            state.over.push_back(batch.cell);
-            if self.cells.get(batch.cell).end(batch.slots) {
-                self.free.fetch_add(1, Ordering::Relaxed);
-            }
+            state.over.fresh.push_back(batch.cell);
+            self.cells.get(batch.cell).end(batch.slots);
         }
     }
 
@@ -622,25 +671,23 @@ impl<T, R, E> Shared<T, R, E> {
 }
 
 impl<T, R, E> State<T, R, E> {
-    /// Makes a free worker the gatherer, if there is one.
-    fn call_gatherer(&mut self, after: &mut After<T, R, E>) {
-        if let Some(worker) = self.parked.iter().position(|&parked| parked) {
-            self.gatherer = Some(worker);
-            self.rouse(worker, after);
-        }
+    /// Makes a free worker the gatherer, if there is one: it is to be woken.
+    fn call_gatherer(&mut self) -> Option<usize> {
+        let worker = self.parked.iter().position(|&parked| parked)?;
+        self.gatherer = Some(worker);
+        self.unpark(worker)
     }
 
-    fn rouse(&mut self, worker: usize, after: &mut After<T, R, E>) {
-        if std::mem::take(&mut self.parked[worker]) {
-            after.rouse(worker);
-        }
+    /// The worker, if it waits to be woken: it is to be.
+    fn unpark(&mut self, worker: usize) -> Option<usize> {
+        std::mem::take(&mut self.parked[worker]).then_some(worker)
     }
 
     /// Has the next worker look at what is left.
     fn hand_over(&mut self, after: &mut After<T, R, E>) {
         if !self.queue.is_empty() {
             if self.gatherer.is_none() {
-                self.call_gatherer(after);
+                after.rouse(self.call_gatherer());
             }
         } else if self.closed {
             self.rouse_all(after);
@@ -649,13 +696,13 @@ impl<T, R, E> State<T, R, E> {
 
     fn rouse_gatherer(&mut self, after: &mut After<T, R, E>) {
         if let Some(worker) = self.gatherer {
-            self.rouse(worker, after);
+            after.rouse(self.unpark(worker));
         }
     }
 
     fn rouse_all(&mut self, after: &mut After<T, R, E>) {
         for worker in 0..self.parked.len() {
-            self.rouse(worker, after);
+            after.rouse(self.unpark(worker));
         }
     }
 
@@ -688,6 +735,16 @@ impl<T, R, E> State<T, R, E> {
         let running = self.desks.iter().flat_map(|desk| &desk.batches);
         let running = running.map(|batch| batch.number).min();
         self.queue.oldest().into_iter().chain(running).min()
+    }
+}
+
+fn entry<T>(item: T, deadline: Deadline, waker: Option<Waker>) -> Entry<T> {
+    Entry {
+        item,
+        deadline,
+        waker,
+        seq: 0,
+        wanted: true,
     }
 }
 

@@ -93,13 +93,14 @@ impl<T, E> Submission<T, E> {
     }
 
     /// Submits the item, if it has not been; whether it has just been.
+    #[inline]
     fn place<R>(&mut self, shared: &Shared<T, R, E>, waker: Option<&Waker>) -> bool {
-        let item = match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Unsubmitted(item) => item,
-            other => {
-                self.stage = other;
-                return false;
-            }
+        matches!(self.stage, Stage::Unsubmitted(_)) && self.place_now(shared, waker)
+    }
+
+    fn place_now<R>(&mut self, shared: &Shared<T, R, E>, waker: Option<&Waker>) -> bool {
+        let Stage::Unsubmitted(item) = std::mem::replace(&mut self.stage, Stage::Over) else {
+            return false;
         };
         if self.has_expired(shared) {
             shared.came_late();
@@ -137,30 +138,36 @@ impl<T, E> Submission<T, E> {
             return Poll::Pending;
         }
         match std::mem::replace(&mut self.stage, Stage::Over) {
-            Stage::Placed(placed) => match self.fetch(shared, placed, cx) {
-                Ok(outcome) => Poll::Ready(outcome),
-                Err(placed) => {
-                    self.stage = Stage::Placed(placed);
-                    Poll::Pending
-                }
+            Stage::Placed(placed) => match shared.fetch(placed) {
+                Ok(slot) => Poll::Ready(slot.into_outcome()),
+                Err(placed) => self.wait(shared, placed, cx),
             },
             Stage::Refused(error) => Poll::Ready(Err(error)),
             _ => panic!("polled after completion"),
         }
     }
 
-    fn fetch<R>(
-        &self,
+    /// Goes on to wait for the outcome, unless the deadline has passed.
+    #[cold]
+    fn wait<R>(
+        &mut self,
         shared: &Shared<T, R, E>,
         placed: Placed,
         cx: &Context<'_>,
-    ) -> Result<Result<R, SubmitError<T, E>>, Placed> {
+    ) -> Poll<Result<R, SubmitError<T, E>>> {
         let placed = match shared.poll(placed, cx) {
-            Err(placed) if self.has_expired(shared) => placed,
-            polled => return polled,
+            Ok(outcome) => return Poll::Ready(outcome),
+            Err(placed) => placed,
         };
-        let item = shared.expire(placed)?;
-        Ok(Err(SubmitError::DeadlineExceeded(item)))
+        self.stage = if self.has_expired(shared) {
+            match shared.expire(placed) {
+                Ok(item) => return Poll::Ready(Err(SubmitError::DeadlineExceeded(item))),
+                Err(placed) => Stage::Placed(placed),
+            }
+        } else {
+            Stage::Placed(placed)
+        };
+        Poll::Pending
     }
 
     fn has_expired<R>(&self, shared: &Shared<T, R, E>) -> bool {

@@ -2,17 +2,17 @@
 
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
 use overdrive_core::unwind::survive;
 use overdrive_core::{Clock, Timestamp};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, sleep};
 
 use crate::after::{After, drop_each};
-use crate::engine::{Cause, Next, Verdict};
+use crate::engine::{Cause, Next, Ready, Verdict};
 use crate::isolate::Bisection;
 use crate::workers::{Handler, Place, employed, panicked};
 
@@ -39,46 +39,60 @@ pub(crate) async fn work<T, R, E, L, A, AFut, F, Fut>(
     F: Fn(L, Vec<T>) -> Fut,
     Fut: Future<Output = Result<Vec<R>, E>>,
 {
+    let Place { shared, worker } = &place;
     let mut after = After::new();
-    let mut known = None;
-    let mut unbroken = 0_u32;
     poll_fn(|cx| {
-        place.shared.enlist(place.worker, cx.waker());
+        shared.enlist(*worker, cx.waker());
         Poll::Ready(())
     })
     .await;
+    let mut lease = Ok(None);
+    let mut ready = Ready::Called;
     loop {
-        // A worker that never waits would keep its thread for itself.
-        unbroken = if matches!(known, Some(Next::Batch(_))) {
-            unbroken + 1
-        } else {
-            0
-        };
-        if unbroken >= UNBROKEN {
-            unbroken = 0;
-            tick().await;
+        let mut next = shared.next(*worker, ready, &mut after);
+        let mut unbroken = 0_u32;
+        while let Next::Batch(items) = next {
+            // A worker that never waits would keep its thread for itself.
+            unbroken += 1;
+            if unbroken % UNBROKEN == 0 {
+                tick().await;
+            }
+            let verdict = match std::mem::replace(&mut lease, Ok(None)) {
+                Ok(lease) => run(&place, &*handler, lease, items).await,
+                Err(cause) => {
+                    drop_each(items);
+                    Verdict::Failed(cause)
+                }
+            };
+            next = shared.publish(*worker, verdict, &mut after);
         }
-        let mut lease = Ok(None);
-        let mut next = step(&place, known.take(), false, &mut after).await;
-        if matches!(next, Next::Lease) {
-            lease = caught(&place, || (handler.acquire)()).await.map(Some);
-            next = step(&place, None, true, &mut after).await;
-        }
-        match next {
-            Next::Ended => return,
-            Next::Batch(items) => {
-                let verdict = match lease {
-                    Ok(lease) => run(&place, &*handler, lease, items).await,
-                    Err(cause) => {
-                        drop_each(items);
-                        Verdict::Failed(cause)
-                    }
-                };
-                known = Some(place.shared.publish(place.worker, verdict, &mut after));
+        ready = match next {
+            Next::Lease => {
+                lease = caught(&place, || (handler.acquire)()).await.map(Some);
+                Ready::Leased
+            }
+            Next::Tick => {
+                tick().await;
+                Ready::Ticked
             }
             // All items were withdrawn while the lease was acquired.
-            Next::Lease | Next::Tick | Next::Park(_) => survive(|| drop(lease)),
-        }
+            Next::Park(_) if !matches!(lease, Ok(None)) => {
+                let unused = std::mem::replace(&mut lease, Ok(None));
+                survive(|| drop(unused));
+                Ready::Called
+            }
+            Next::Park(limit) => {
+                park(limit).await;
+                if shared.ticks() {
+                    tick().await;
+                    Ready::Ticked
+                } else {
+                    Ready::Called
+                }
+            }
+            Next::Ended => return,
+            Next::Batch(_) => unreachable!("run above"),
+        };
     }
 }
 
@@ -96,37 +110,25 @@ pub(crate) async fn tick() {
     .await;
 }
 
-/// The next step, which may be known. With a lease in hand it does not wait for items.
-async fn step<T, R, E>(
-    place: &Place<T, R, E>,
-    mut known: Option<Next<T>>,
-    leased: bool,
-    after: &mut After<T, R, E>,
-) -> Next<T> {
-    let mut timer: Option<Pin<Box<Sleep>>> = None;
-    poll_fn(|cx| {
-        loop {
-            let next = known.take();
-            match next.unwrap_or_else(|| place.shared.next(place.worker, leased, after)) {
-                Next::Tick => {
-                    // Behind every task that is ready on this thread. tokio's own `yield_now`
-                    // would wait for the drivers as well.
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
-                Next::Park(_) if leased => return Poll::Ready(Next::Park(Duration::ZERO)),
-                Next::Park(Duration::MAX) => return Poll::Pending,
-                Next::Park(limit) => {
-                    let timer = timer.insert(Box::pin(sleep(limit)));
-                    if timer.as_mut().poll(cx).is_pending() {
-                        return Poll::Pending;
-                    }
-                }
-                step => return Poll::Ready(step),
-            }
-        }
-    })
-    .await
+/// Waits until the task is woken, or for so long.
+async fn park(limit: Duration) {
+    let mut waits = true;
+    let woken = poll_fn(|_| match std::mem::replace(&mut waits, false) {
+        true => Poll::Pending,
+        false => Poll::Ready(()),
+    });
+    if limit == Duration::MAX {
+        woken.await;
+    } else {
+        // Also by something else than the time: then what remains is asked for again.
+        let mut timer = Box::pin(sleep(limit));
+        let mut woken = pin!(woken);
+        poll_fn(|cx| match timer.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Pending => woken.as_mut().poll(cx),
+        })
+        .await;
+    }
 }
 
 /// Runs a batch: in parts, if it fails and its items are to be told apart.

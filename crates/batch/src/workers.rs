@@ -10,7 +10,7 @@ use overdrive_core::park::Parker;
 use overdrive_core::unwind::{drop_payload, survive};
 
 use crate::after::{After, drop_each};
-use crate::engine::{Cause, Next, Shared, Verdict};
+use crate::engine::{Cause, Next, Ready, Shared, Verdict};
 use crate::isolate::Bisection;
 
 thread_local! {
@@ -117,32 +117,46 @@ where
     shared.enlist(*worker, &waker);
     let mut after = After::new();
     let mut lease = Ok(None);
-    let mut next = shared.next(*worker, false, &mut after);
+    let mut ready = Ready::Called;
     loop {
-        let leased = !matches!(lease, Ok(None));
-        match next {
-            Next::Batch(items) => {
-                let verdict = match std::mem::replace(&mut lease, Ok(None)) {
-                    Ok(lease) => run(place, handler, lease, items),
-                    Err(cause) => {
-                        drop_each(items);
-                        Verdict::Failed(cause)
-                    }
-                };
-                next = shared.publish(*worker, verdict, &mut after);
-                continue;
+        let mut next = shared.next(*worker, ready, &mut after);
+        while let Next::Batch(items) = next {
+            let verdict = match std::mem::replace(&mut lease, Ok(None)) {
+                Ok(lease) => run(place, handler, lease, items),
+                Err(cause) => {
+                    drop_each(items);
+                    Verdict::Failed(cause)
+                }
+            };
+            next = shared.publish(*worker, verdict, &mut after);
+        }
+        ready = match next {
+            Next::Lease => {
+                lease = caught(|| (handler.acquire)()).map(Some);
+                Ready::Leased
             }
-            Next::Lease => lease = caught(|| (handler.acquire)()).map(Some),
-            Next::Tick => thread::yield_now(),
+            Next::Tick => {
+                thread::yield_now();
+                Ready::Ticked
+            }
             // All items were withdrawn while the lease was acquired.
-            Next::Park(_) if leased => {
+            Next::Park(_) if !matches!(lease, Ok(None)) => {
                 let unused = std::mem::replace(&mut lease, Ok(None));
                 survive(|| drop(unused));
+                Ready::Called
             }
-            Next::Park(limit) => parker.park(limit),
+            Next::Park(limit) => {
+                parker.park(limit);
+                if shared.ticks() {
+                    thread::yield_now();
+                    Ready::Ticked
+                } else {
+                    Ready::Called
+                }
+            }
             Next::Ended => return,
-        }
-        next = shared.next(*worker, !matches!(lease, Ok(None)), &mut after);
+            Next::Batch(_) => unreachable!("run above"),
+        };
     }
 }
 

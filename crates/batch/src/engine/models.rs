@@ -72,7 +72,7 @@ fn fetch(engine: &Engine, mut placed: Placed) -> Outcome<Arc<u64>, Arc<u64>, ()>
 fn work(engine: &Engine) {
     engine.enlist(0, &own_waker());
     let mut after = After::new();
-    let mut next = engine.next(0, false, &mut after);
+    let mut next = engine.next(0, Ready::Called, &mut after);
     loop {
         match next {
             Next::Batch(items) => {
@@ -83,7 +83,7 @@ fn work(engine: &Engine) {
             Next::Ended => break,
             Next::Lease | Next::Tick => unreachable!("the rules have neither"),
         }
-        next = engine.next(0, false, &mut after);
+        next = engine.next(0, Ready::Called, &mut after);
     }
     engine.worker_gone(0);
 }

@@ -88,36 +88,30 @@ impl<T, R, E> Queue<T, R, E> {
     ) -> Placed {
         entry.seq = self.next_seq;
         self.next_seq += 1;
+        self.live += 1;
         let which = lane(priority);
         let lane = &mut self.lanes[which];
-        let fits = |batch: &Batch<T, R, E>| {
-            !batch.sealed
-                && batch.slots.len() < bounds.size
-                && batch
-                    .weight
-                    .checked_add(weight)
-                    .is_some_and(|sum| sum <= bounds.weight)
-        };
-        if !lane.back().is_some_and(fits) {
-            let (cell, slots) = begin();
-            lane.push_back(Batch {
-                number: self.next_number,
-                cell,
-                at,
-                slots,
-                live: 0,
-                weight: 0,
-                sealed: false,
-                head: 0,
-            });
-            self.next_number += 1;
+        if let Some(batch) = lane.back_mut() {
+            let sum = batch.weight.checked_add(weight);
+            if let Some(sum) = sum.filter(|&sum| batch.is_open(sum, bounds)) {
+                batch.weight = sum;
+                return batch.add(entry, which);
+            }
         }
-        let batch = lane.back_mut().expect("there is an open one");
-        let place = (batch.cell, batch.number, which as u8);
-        let placed = Placed::new(&mut batch.slots, entry, place);
-        batch.live += 1;
-        batch.weight += weight;
-        self.live += 1;
+        let (cell, slots) = begin();
+        let mut batch = Batch {
+            number: self.next_number,
+            cell,
+            at,
+            slots,
+            live: 0,
+            weight,
+            sealed: false,
+            head: 0,
+        };
+        self.next_number += 1;
+        let placed = batch.add(entry, which);
+        lane.push_back(batch);
         placed
     }
 
@@ -280,6 +274,19 @@ impl<T, R, E> Queue<T, R, E> {
         }
         self.live -= ended;
         (ended, gone)
+    }
+}
+
+impl<T, R, E> Batch<T, R, E> {
+    /// Whether it takes another item, with which it is so heavy.
+    fn is_open(&self, weight: usize, bounds: Bounds) -> bool {
+        !self.sealed && self.slots.len() < bounds.size && weight <= bounds.weight
+    }
+
+    fn add(&mut self, entry: Entry<T>, lane: usize) -> Placed {
+        self.live += 1;
+        let place = (self.cell, self.number, lane as u8);
+        Placed::new(&mut self.slots, entry, place)
     }
 }
 

@@ -83,23 +83,28 @@ fn verdict(items: Vec<u64>) -> Verdict<u64, &'static str> {
 fn work(engine: &Engine, worker: usize, tally: &Tally) {
     engine.enlist(worker, &own_waker());
     let mut after = After::new();
-    let mut next = engine.next(worker, false, &mut after);
+    let mut ready = Ready::Called;
     loop {
-        match next {
-            Next::Batch(items) => {
-                tally.run.fetch_add(items.len(), Ordering::SeqCst);
-                if one_in(2) {
-                    thread::yield_now();
-                }
-                next = engine.publish(worker, verdict(items), &mut after);
-                continue;
+        let mut next = engine.next(worker, ready, &mut after);
+        while let Next::Batch(items) = next {
+            tally.run.fetch_add(items.len(), Ordering::SeqCst);
+            if one_in(2) {
+                thread::yield_now();
             }
-            Next::Tick => thread::yield_now(),
-            Next::Park(_) => thread::park(),
-            Next::Ended => break,
-            Next::Lease => unreachable!("the rules have none"),
+            next = engine.publish(worker, verdict(items), &mut after);
         }
-        next = engine.next(worker, false, &mut after);
+        ready = match next {
+            Next::Tick => {
+                thread::yield_now();
+                Ready::Ticked
+            }
+            Next::Park(_) => {
+                thread::park();
+                [Ready::Called, Ready::Ticked][usize::from(one_in(2))]
+            }
+            Next::Ended => break,
+            Next::Lease | Next::Batch(_) => unreachable!("the rules have no leases"),
+        };
     }
     engine.worker_gone(worker);
 }

@@ -7,7 +7,7 @@ use overdrive_core::unwind::survive;
 use overdrive_core::{Deadline, Timestamp};
 
 use super::queue::Batch;
-use super::{Cause, Next, Outcome, Shared, State};
+use super::{Cause, Next, Outcome, Ready, Shared, State};
 use crate::after::{After, drop_each};
 use crate::error::SubmitError;
 use crate::settings::Gather;
@@ -39,16 +39,21 @@ enum Unripe {
 }
 
 impl<T, R, E> Shared<T, R, E> {
+    /// Whether a worker lets others run before it takes a batch: also one that was called, before it
+    /// asks.
+    pub(crate) fn ticks(&self) -> bool {
+        matches!(self.rules.gather, Gather::Tick | Gather::Adaptive) && self.rules.max_size > 1
+    }
+
     /// `worker` begins, and is woken by `waker` from now on.
     pub(crate) fn enlist(&self, worker: usize, waker: &Waker) {
         self.wakers[worker].get_or_init(|| waker.clone());
     }
 
-    /// What `worker`, which is free, is to do. `leased` says that it has acquired what the handler
-    /// runs with. `after` is used, and as empty as before.
-    pub(crate) fn next(&self, worker: usize, leased: bool, after: &mut After<T, R, E>) -> Next<T> {
+    /// What `worker`, which is free, is to do. `after` is used, and as empty as before.
+    pub(crate) fn next(&self, worker: usize, ready: Ready, after: &mut After<T, R, E>) -> Next<T> {
         let now = self.time();
-        let next = self.decide(&mut self.lock(), worker, leased, now, after);
+        let next = self.decide(&mut self.lock(), worker, ready, now, after);
         after.run(&self.wakers);
         next
     }
@@ -57,7 +62,7 @@ impl<T, R, E> Shared<T, R, E> {
         &self,
         state: &mut State<T, R, E>,
         worker: usize,
-        leased: bool,
+        ready: Ready,
         now: Option<Timestamp>,
         after: &mut After<T, R, E>,
     ) -> Next<T> {
@@ -75,19 +80,16 @@ impl<T, R, E> Shared<T, R, E> {
                 state.parked[worker] = true;
                 return Next::Park(Duration::MAX);
             }
-            let reason = match self.ripe(state, now) {
+            let reason = match self.ripe(state, ready, now) {
                 Ok(reason) => reason,
-                Err(_) if leased => Reason::Idle,
-                Err(Unripe::Tick) => {
-                    state.ticked = true;
-                    return Next::Tick;
-                }
+                Err(_) if ready == Ready::Leased => Reason::Idle,
+                Err(Unripe::Tick) => return Next::Tick,
                 Err(Unripe::For(left)) => {
                     state.parked[worker] = true;
                     return Next::Park(left);
                 }
             };
-            if self.rules.leases && !leased {
+            if self.rules.leases && ready != Ready::Leased {
                 return Next::Lease;
             }
             let batch = self.take(state, worker, now, after);
@@ -115,7 +117,12 @@ impl<T, R, E> Shared<T, R, E> {
     }
 
     /// Why the batch at the front is to be taken, or why not yet.
-    fn ripe(&self, state: &State<T, R, E>, now: Option<Timestamp>) -> Result<Reason, Unripe> {
+    fn ripe(
+        &self,
+        state: &State<T, R, E>,
+        ready: Ready,
+        now: Option<Timestamp>,
+    ) -> Result<Reason, Unripe> {
         let live = state.queue.live();
         if live >= self.rules.max_size {
             return Ok(Reason::Full);
@@ -132,7 +139,7 @@ impl<T, R, E> Shared<T, R, E> {
         let max_wait = self.rules.max_wait;
         let linger = match self.rules.gather {
             Gather::Immediate => return Ok(Reason::Idle),
-            Gather::Tick | Gather::Adaptive if !state.ticked => return Err(Unripe::Tick),
+            Gather::Tick | Gather::Adaptive if ready == Ready::Called => return Err(Unripe::Tick),
             Gather::Tick => return Ok(Reason::Idle),
             Gather::Adaptive => state.pace.linger(live, max_wait),
             Gather::Announced if state.announced > 0 => max_wait,
@@ -217,14 +224,15 @@ impl<T, R, E> Shared<T, R, E> {
         state.settle(after);
         let next = if size > 1 && self.stays(&state) {
             state.gatherer = Some(worker);
-            state.ticked = true;
             Next::Tick
         } else {
-            self.decide(&mut state, worker, false, now, after)
+            self.decide(&mut state, worker, Ready::Called, now, after)
         };
         drop(state);
         after.run(&self.wakers);
-        discard(left_over);
+        if let Some(verdict) = left_over {
+            discard(verdict);
+        }
         next
     }
 
@@ -232,8 +240,7 @@ impl<T, R, E> Shared<T, R, E> {
     /// without being called: they are likely to submit more, and all of it goes into one batch. A
     /// worker that is called by the first of them runs on that one's thread, before the others.
     fn stays(&self, state: &State<T, R, E>) -> bool {
-        let ticks = matches!(self.rules.gather, Gather::Tick | Gather::Adaptive);
-        ticks && state.queue.is_empty() && state.gatherer.is_none() && !state.closed
+        self.ticks() && state.queue.is_empty() && state.gatherer.is_none() && !state.closed
     }
 
     /// As [`publish`](Self::publish), without a next batch; whether the worker is to ask for one.
@@ -252,7 +259,9 @@ impl<T, R, E> Shared<T, R, E> {
         state.parked[worker] = !asks;
         drop(state);
         after.run(&self.wakers);
-        discard(left_over);
+        if let Some(verdict) = left_over {
+            discard(verdict);
+        }
         asks
     }
 
@@ -264,45 +273,44 @@ impl<T, R, E> Shared<T, R, E> {
         verdict: Verdict<R, E>,
         now: Option<Timestamp>,
         after: &mut After<T, R, E>,
-    ) -> Verdict<R, E> {
+    ) -> Option<Verdict<R, E>> {
         let desk = &mut state.desks[worker];
         let size = std::mem::take(&mut desk.size);
         if size == 0 {
             // It was abandoned meanwhile.
-            return verdict;
+            return Some(verdict);
         }
         if let (Gather::Adaptive, Some(now)) = (self.rules.gather, now) {
             state.pace.ran(now.saturating_since(desk.since));
         }
-        let mut batches = std::mem::take(&mut desk.batches);
+        let batches = &mut desk.batches;
         let (completed, left_over) = match verdict {
             Verdict::Results(results) if results.len() == size => {
-                finish(&mut batches, results.into_iter().map(Ok), after);
-                (size, Verdict::Each(Vec::new()))
+                finish(batches, results.into_iter().map(Ok), after);
+                (size, None)
             }
             Verdict::Results(results) => {
                 let (expected, got) = (size, results.len());
                 let cause = Cause::WrongResultCount { expected, got };
-                finish(&mut batches, repeated(&cause), after);
-                (0, Verdict::Results(results))
+                finish(batches, repeated(&cause), after);
+                (0, Some(Verdict::Results(results)))
             }
             Verdict::Failed(cause) => {
-                finish(&mut batches, repeated(&cause), after);
-                (0, Verdict::Failed(cause))
+                finish(batches, repeated(&cause), after);
+                (0, Some(Verdict::Failed(cause)))
             }
             Verdict::Each(each) => {
                 let completed = each.iter().filter(|one| one.is_ok()).count();
                 let each = each.into_iter().map(|one| one.map_err(Cause::error));
-                finish(&mut batches, each, after);
-                (completed, Verdict::Each(Vec::new()))
+                finish(batches, each, after);
+                (completed, None)
             }
         };
         state.counts.completed += completed as u64;
         state.counts.failed += (size - completed) as u64;
-        for batch in batches.drain(..) {
+        while let Some(batch) = state.desks[worker].batches.pop() {
             self.retire(state, Some(batch));
         }
-        state.desks[worker].batches = batches;
         left_over
     }
 
@@ -329,7 +337,6 @@ impl<T, R, E> State<T, R, E> {
     fn resign(&mut self, worker: usize) {
         if self.gatherer == Some(worker) {
             self.gatherer = None;
-            self.ticked = false;
         }
     }
 }

@@ -8,7 +8,7 @@ use overdrive_core::park::Parker;
 
 use super::hub::{Hub, Turn};
 use crate::after::After;
-use crate::engine::Next;
+use crate::engine::{Next, Ready};
 use crate::workers::{caught, employ};
 
 /// A real worker's place. Left in whatever way the worker ends.
@@ -59,10 +59,10 @@ where
             }
             Turn::End => return,
         };
-        let mut next = duty.next(&mut after);
+        let mut next = duty.next(Ready::Called, &mut after);
         while let Next::Tick = next {
             thread::yield_now();
-            next = duty.next(&mut after);
+            next = duty.next(Ready::Ticked, &mut after);
         }
         if let Next::Batch(items) = next {
             let returned = caught(|| handler(duty.key(), items));
@@ -99,10 +99,10 @@ where
         let Some(mut duty) = turn.await else {
             return;
         };
-        let mut next = duty.next(&mut after);
+        let mut next = duty.next(Ready::Called, &mut after);
         while let Next::Tick = next {
             crate::tasks::tick().await;
-            next = duty.next(&mut after);
+            next = duty.next(Ready::Ticked, &mut after);
         }
         if let Next::Batch(items) = next {
             let call = || handler(duty.key().clone(), items);

@@ -9,7 +9,7 @@ use overdrive_core::unwind::survive;
 use super::hub::Hub;
 use crate::after::After;
 use crate::cell::Placed;
-use crate::engine::{Rules, Shared, Weight};
+use crate::engine::{Ready, Rules, Shared, Weight};
 use crate::sync::AtomicU64;
 
 pub(super) type GroupRef<K, T, R, E> = Arc<Group<K, T, R, E>>;
@@ -64,7 +64,7 @@ where
                 worker,
             };
             group.shared.enlist(worker, &Waker::from(Arc::new(summons)));
-            let _parks = group.shared.next(worker, false, &mut after);
+            let _parks = group.shared.next(worker, Ready::Called, &mut after);
         }
         group
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::group::GroupRef;
 use super::hub::Hub;
 use crate::after::After;
-use crate::engine::{Next, Shared, Verdict};
+use crate::engine::{Next, Ready, Shared, Verdict};
 use crate::sync::Ordering;
 
 /// A group that is held.
@@ -57,8 +57,8 @@ impl<'a, K, T, R, E> Duty<'a, K, T, R, E> {
     }
 
     /// The next step: never a lease.
-    pub(super) fn next(&mut self, after: &mut After<T, R, E>) -> Next<T> {
-        let next = self.shared().next(self.worker, false, after);
+    pub(super) fn next(&mut self, ready: Ready, after: &mut After<T, R, E>) -> Next<T> {
+        let next = self.shared().next(self.worker, ready, after);
         // The virtual worker is parked, or has ended.
         self.through = matches!(next, Next::Park(_) | Next::Ended);
         next
