@@ -295,6 +295,7 @@ impl<T, R, E> Shared<T, R, E> {
         })
     }
 
+    #[inline]
     fn push(
         &self,
         state: &mut State<T, R, E>,
@@ -325,6 +326,7 @@ impl<T, R, E> Shared<T, R, E> {
     }
 
     /// A cell for a new batch.
+    #[inline(never)]
     fn begin(&self, over: &mut Over, cells: &mut u32) -> (u32, Slots<T, R, E>) {
         for _ in 0..LOOKS {
             let Some(cell) = over.fresh.pop_front() else {

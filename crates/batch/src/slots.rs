@@ -7,14 +7,19 @@ use overdrive_core::Deadline;
 use crate::after::After;
 use crate::cell::Placed;
 use crate::engine::Outcome;
-use crate::sync::UnsafeCell;
+use crate::sync::{AtomicBool, Ordering, UnsafeCell};
 
 /// The places of those who submitted, in the order in which they came.
 pub(crate) struct Slots<T, R, E> {
-    /// Each is reached for itself once the batch is over: see [`Cell`](crate::cell::Cell).
-    list: Vec<UnsafeCell<Slot<T, R, E>>>,
-    /// How many of them somebody may still ask for.
-    held: usize,
+    list: Vec<Spot<T, R, E>>,
+}
+
+/// Each is reached for itself once the batch is over: see [`Cell`](crate::cell::Cell).
+pub(crate) struct Spot<T, R, E> {
+    pub(crate) slot: UnsafeCell<Slot<T, R, E>>,
+    /// Once the batch is over: whether nobody will come for it any more. Not in one count for all,
+    /// since each submitter would have to wait for the others' counting.
+    pub(crate) gone: AtomicBool,
 }
 
 pub(crate) enum Slot<T, R, E> {
@@ -52,10 +57,7 @@ pub(crate) enum Found<O> {
 
 impl<T, R, E> Default for Slots<T, R, E> {
     fn default() -> Self {
-        Self {
-            list: Vec::new(),
-            held: 0,
-        }
+        Self { list: Vec::new() }
     }
 }
 
@@ -64,34 +66,48 @@ impl<T, R, E> Slots<T, R, E> {
         self.list.len()
     }
 
-    pub(crate) fn held(&self) -> usize {
-        self.held
-    }
-
     /// Another place, and its index.
     pub(crate) fn push(&mut self, entry: Entry<T>) -> usize {
-        self.list.push(UnsafeCell::new(Slot::Queued(entry)));
-        self.held += 1;
+        self.list.push(Spot {
+            slot: UnsafeCell::new(Slot::Queued(entry)),
+            gone: AtomicBool::new(false),
+        });
         self.list.len() - 1
     }
 
     pub(crate) fn get_mut(&mut self, slot: usize) -> &mut Slot<T, R, E> {
-        self.list[slot].get_mut()
+        self.list[slot].slot.get_mut()
     }
 
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot<T, R, E>> {
-        self.list.iter_mut().map(UnsafeCell::get_mut)
+        self.list.iter_mut().map(|spot| spot.slot.get_mut())
     }
 
     /// A place that others must not reach at the same time.
-    pub(crate) fn shared(&self, slot: usize) -> &UnsafeCell<Slot<T, R, E>> {
+    pub(crate) fn shared(&self, slot: usize) -> &Spot<T, R, E> {
         &self.list[slot]
+    }
+
+    /// The batch is over: marks those that nobody will come for.
+    pub(crate) fn mark(&mut self) {
+        for spot in &mut self.list {
+            if matches!(spot.slot.get_mut(), Slot::Gone) {
+                // Nobody else looks at it yet.
+                spot.gone.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Whether nobody will come for any. What those who came did has been done.
+    pub(crate) fn are_all_gone(&self) -> bool {
+        self.list
+            .iter()
+            .all(|spot| spot.gone.load(Ordering::Acquire))
     }
 
     /// None, with the room for as many as there were.
     pub(crate) fn emptied(mut self) -> Self {
         self.list.clear();
-        self.held = 0;
         self
     }
 
@@ -103,14 +119,13 @@ impl<T, R, E> Slots<T, R, E> {
         cx: &Waker,
         fresh: &mut Option<Waker>,
     ) -> Found<Outcome<T, R, E>> {
-        let slot = self.list[placed.slot()].get_mut();
+        let slot = self.get_mut(placed.slot());
         let known = match slot {
             Slot::Queued(Entry { waker, .. }) | Slot::Running(waker) => waker,
             Slot::Done(_) => {
                 let Slot::Done(outcome) = std::mem::replace(slot, Slot::Gone) else {
                     unreachable!("matched above");
                 };
-                self.held -= 1;
                 return Found::Done(outcome);
             }
             Slot::Orphan | Slot::Gone => unreachable!("its submitter has gone"),
@@ -126,8 +141,7 @@ impl<T, R, E> Slots<T, R, E> {
 
     /// The submitter goes. To be dropped by the caller: what it leaves behind.
     pub(crate) fn leave(&mut self, placed: &Placed) -> Slot<T, R, E> {
-        let slot = self.list[placed.slot()].get_mut();
-        self.held -= 1;
+        let slot = self.get_mut(placed.slot());
         let next = match slot {
             Slot::Running(_) => Slot::Orphan,
             _ => Slot::Gone,
@@ -138,9 +152,8 @@ impl<T, R, E> Slots<T, R, E> {
     /// The submitter goes, and leaves its item to be processed. To be dropped by the caller: what it
     /// leaves behind otherwise.
     pub(crate) fn detach(&mut self, placed: &Placed) -> Slot<T, R, E> {
-        match self.list[placed.slot()].get_mut() {
+        match self.get_mut(placed.slot()) {
             Slot::Queued(entry) => {
-                self.held -= 1;
                 entry.wanted = false;
                 Slot::Running(entry.waker.take())
             }

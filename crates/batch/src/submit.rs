@@ -72,11 +72,12 @@ struct Submission<T, E> {
     priority: Priority,
     /// Whether it has been announced and not yet come.
     announced: bool,
+    /// Until it is submitted.
+    item: Option<T>,
     stage: Stage<T, E>,
 }
 
 enum Stage<T, E> {
-    Unsubmitted(T),
     Placed(Placed),
     Refused(SubmitError<T, E>),
     Over,
@@ -88,20 +89,21 @@ impl<T, E> Submission<T, E> {
             deadline: Deadline::NEVER,
             priority: Priority::Normal,
             announced: false,
-            stage: Stage::Unsubmitted(item),
+            item: Some(item),
+            stage: Stage::Over,
         }
     }
 
     /// Submits the item, if it has not been; whether it has just been.
     #[inline]
     fn place<R>(&mut self, shared: &Shared<T, R, E>, waker: Option<&Waker>) -> bool {
-        matches!(self.stage, Stage::Unsubmitted(_)) && self.place_now(shared, waker)
+        match self.item.take() {
+            None => false,
+            Some(item) => self.place_item(item, shared, waker),
+        }
     }
 
-    fn place_now<R>(&mut self, shared: &Shared<T, R, E>, waker: Option<&Waker>) -> bool {
-        let Stage::Unsubmitted(item) = std::mem::replace(&mut self.stage, Stage::Over) else {
-            return false;
-        };
+    fn place_item<R>(&mut self, item: T, shared: &Shared<T, R, E>, waker: Option<&Waker>) -> bool {
         if self.has_expired(shared) {
             shared.came_late();
             self.stage = Stage::Refused(SubmitError::DeadlineExceeded(item));

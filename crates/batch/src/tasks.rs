@@ -58,7 +58,14 @@ pub(crate) async fn work<T, R, E, L, A, AFut, F, Fut>(
                 tick().await;
             }
             let verdict = match std::mem::replace(&mut lease, Ok(None)) {
-                Ok(lease) => run(&place, &*handler, lease, items).await,
+                Ok(lease) if shared.rules.isolate.is_some() => {
+                    Box::pin(run(&place, &*handler, lease, items)).await
+                }
+                Ok(lease) => {
+                    let lease = lease.or_else(handler.at_hand);
+                    let lease = lease.expect("acquired before the batch was taken");
+                    caught(&place, || (handler.call)(lease, items)).await.into()
+                }
                 Err(cause) => {
                     drop_each(items);
                     Verdict::Failed(cause)
@@ -131,7 +138,7 @@ async fn park(limit: Duration) {
     }
 }
 
-/// Runs a batch: in parts, if it fails and its items are to be told apart.
+/// Runs a batch whose items are to be told apart: in parts, if it fails.
 async fn run<T, R, E, L, A, AFut, F, Fut>(
     place: &Place<T, R, E>,
     handler: &Handler<A, F, L>,
@@ -144,9 +151,8 @@ where
     F: Fn(L, Vec<T>) -> Fut,
     Fut: Future<Output = Result<Vec<R>, E>>,
 {
-    let Some(rule) = &place.shared.rules.isolate else {
-        return attempt(place, handler, lease, items).await.into();
-    };
+    let rule = place.shared.rules.isolate.as_ref();
+    let rule = rule.expect("items are to be told apart");
     let mut bisection = Bisection::new(rule, items);
     while let Some(part) = bisection.next() {
         if !place.shared.has_batch(place.worker) {
@@ -207,16 +213,19 @@ pub(crate) async fn caught_for<S, O, E, Fut>(
 where
     Fut: Future<Output = Result<O, E>>,
 {
-    let make = || employed(employer, make);
-    let future = match catch_unwind(AssertUnwindSafe(make)) {
-        Ok(future) => future,
-        Err(payload) => return Err(panicked(payload)),
-    };
     // None once it has ended: so it is dropped here, where a panic is caught.
-    let mut place = pin!(Some(future));
+    let mut place = pin!(None);
+    let mut make = Some(make);
     let ended = poll_fn(|cx| {
-        let future = place.as_mut().as_pin_mut().expect("it has not ended");
-        let poll = || employed(employer, || future.poll(cx));
+        let poll = || {
+            employed(employer, || {
+                if let Some(make) = make.take() {
+                    place.set(Some(make()));
+                }
+                let future = place.as_mut().as_pin_mut().expect("it has not ended");
+                future.poll(cx)
+            })
+        };
         match catch_unwind(AssertUnwindSafe(poll)) {
             Ok(poll) => poll.map(Ok),
             Err(payload) => Poll::Ready(Err(payload)),

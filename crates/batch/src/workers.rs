@@ -122,7 +122,12 @@ where
         let mut next = shared.next(*worker, ready, &mut after);
         while let Next::Batch(items) = next {
             let verdict = match std::mem::replace(&mut lease, Ok(None)) {
-                Ok(lease) => run(place, handler, lease, items),
+                Ok(lease) if shared.rules.isolate.is_some() => run(place, handler, lease, items),
+                Ok(lease) => {
+                    let lease = lease.or_else(handler.at_hand);
+                    let lease = lease.expect("acquired before the batch was taken");
+                    caught(|| (handler.call)(lease, items)).into()
+                }
                 Err(cause) => {
                     drop_each(items);
                     Verdict::Failed(cause)
@@ -160,7 +165,7 @@ where
     }
 }
 
-/// Runs a batch: in parts, if it fails and its items are to be told apart.
+/// Runs a batch whose items are to be told apart: in parts, if it fails.
 fn run<T, R, E, L, A, F>(
     place: &Place<T, R, E>,
     handler: &Handler<A, F, L>,
@@ -171,9 +176,8 @@ where
     A: Fn() -> Result<L, E>,
     F: Fn(L, Vec<T>) -> Result<Vec<R>, E>,
 {
-    let Some(rule) = &place.shared.rules.isolate else {
-        return attempt(handler, lease, items).into();
-    };
+    let rule = place.shared.rules.isolate.as_ref();
+    let rule = rule.expect("items are to be told apart");
     let mut bisection = Bisection::new(rule, items);
     while let Some(part) = bisection.next() {
         if !place.shared.has_batch(place.worker) {

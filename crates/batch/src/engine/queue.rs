@@ -77,6 +77,7 @@ impl<T, R, E> Queue<T, R, E> {
     }
 
     /// Adds an item at the end of its lane; `begin` gives a cell for a new batch.
+    #[inline]
     pub(crate) fn push(
         &mut self,
         mut entry: Entry<T>,
@@ -283,9 +284,10 @@ impl<T, R, E> Batch<T, R, E> {
         !self.sealed && self.slots.len() < bounds.size && weight <= bounds.weight
     }
 
+    #[inline]
     fn add(&mut self, entry: Entry<T>, lane: usize) -> Placed {
         self.live += 1;
-        let place = (self.cell, self.number, lane as u8);
+        let place = (self.cell, self.number, lane);
         Placed::new(&mut self.slots, entry, place)
     }
 }

@@ -170,6 +170,8 @@ impl<T, R, E> Shared<T, R, E> {
         let mut weight = 0_usize;
         while let Some(mut batch) = if items.is_empty() {
             state.queue.pop()
+        } else if state.queue.is_empty() {
+            None
         } else {
             state.queue.pop_fitting(items.len(), weight, bounds)
         } {
@@ -193,7 +195,9 @@ impl<T, R, E> Shared<T, R, E> {
                 items.reserve(batch.live);
             }
             for slot in batch.slots.iter_mut() {
-                items.extend(slot.take());
+                if let Some(item) = slot.take() {
+                    items.push(item);
+                }
             }
             weight = weight.saturating_add(batch.weight);
             state.desks[worker].batches.push(batch);
