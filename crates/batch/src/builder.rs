@@ -30,7 +30,8 @@ pub const MAX_CAPACITY: usize = 1 << 26;
 /// As many full batches wait in a batcher whose capacity is not set.
 const BATCHES_OF_CAPACITY: usize = 64;
 
-/// Sets a [`Batcher`] up. Nothing is required but the handler, which `build_sync` or `build` takes.
+/// Sets a [`Batcher`] up. Nothing is required but the handler, which `build_sync`, `build_inline` or
+/// `build` takes.
 ///
 /// ```
 /// use std::convert::Infallible;
@@ -204,6 +205,67 @@ impl<T: Send + 'static> BatcherBuilder<T> {
         L: 'static,
     {
         self.threads(|| None, acquire, handler)
+    }
+
+    /// Makes a batcher without threads or a runtime, whose batches their submitters run: who submits
+    /// while nobody is at it calls the handler there and then, and goes on to run what came meanwhile,
+    /// up to 16 batches, before it leaves the rest to those who wait (flat combining: Hendler, Incze,
+    /// Shavit, Tzafrir 2010). Up to [`workers`](Self::workers) submitters do so at a time.
+    ///
+    /// A lone item costs no more than the call and the lock, and no thread is woken for it. In
+    /// exchange a submitter's thread, or task, is kept by the handler, also for others' items; the
+    /// handler should be quick, such as one that appends to a buffer or holds a lock that all want.
+    /// `try_submit` calls it too, as may everything else that waits for, or ends, the batcher: `flush`,
+    /// `drain`, `close`, and the drop of the last handle, for items whose submitters do not wait.
+    ///
+    /// There is nobody to wait for more items with: [`Gather::Tick`] is as [`Gather::Immediate`], and
+    /// the others are refused.
+    ///
+    /// ```
+    /// use std::convert::Infallible;
+    /// use std::sync::Mutex;
+    /// use overdrive_batch::Batcher;
+    ///
+    /// let log = Mutex::new(Vec::new());
+    /// let append = Batcher::builder().build_inline(move |lines: Vec<String>| {
+    ///     let mut log = log.lock().unwrap(); // once for all of them
+    ///     let first = log.len();
+    ///     log.extend(lines);
+    ///     Ok::<_, Infallible>((first..log.len()).collect())
+    /// })?;
+    /// assert_eq!(append.submit_blocking("started".to_owned())?, 0);
+    /// assert_eq!(append.submit_blocking("ready".to_owned())?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`build_sync`](Self::build_sync), but for threads; and with a way to
+    /// [gather](Self::gather) that lingers.
+    pub fn build_inline<F, R, E>(mut self, handler: F) -> Result<Batcher<T, R, E>, ConfigError>
+    where
+        F: Fn(Vec<T>) -> Result<Vec<R>, E> + Send + Sync + 'static,
+        R: Send + 'static,
+        E: Send + Sync + 'static,
+    {
+        if self.settings.gather == Gather::Tick {
+            self.settings.gather = Gather::Immediate;
+        }
+        let mut rules = self.rules(|| Arc::new(PreciseClock))?;
+        if rules.gather != Gather::Immediate {
+            return Err(ConfigError::Invalid {
+                field: "gather",
+                reason: "must be `Tick` or `Immediate` where submitters run the batches",
+            });
+        }
+        rules.inline = true;
+        let shared = Arc::new(Shared::new(rules));
+        let handler = Arc::new(Handler {
+            at_hand: || Some(()),
+            acquire: || Ok(()),
+            call: move |(), items| handler(items),
+        });
+        crate::inline::employ_submitters(&shared, &handler);
+        Ok(Batcher::new(shared, Workers::Threads(Vec::new())))
     }
 
     fn threads<L, A, F, R, E>(
@@ -410,6 +472,7 @@ impl<T: Send + 'static> BatcherBuilder<T> {
             weight: self.weight,
             isolate: self.isolate,
             leases: false,
+            inline: false,
         })
     }
 }

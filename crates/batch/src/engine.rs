@@ -58,6 +58,8 @@ pub(crate) struct Rules<T> {
     pub(crate) isolate: Option<Isolate<T>>,
     /// Whether handlers first acquire what they run with.
     pub(crate) leases: bool,
+    /// Whether the workers are the submitters: woken, a worker runs, on that thread.
+    pub(crate) inline: bool,
 }
 
 /// How heavy a batch may be.
@@ -239,18 +241,9 @@ impl<T, R, E> Shared<T, R, E> {
             None => 0,
             Some(weight) => (weight.of)(&item),
         };
-        let at = if self.rules.gather.wants_ages() {
-            self.rules.clock.now()
-        } else {
-            Timestamp::ZERO
-        };
-        if terms.deadline != Deadline::NEVER && !self.deadlines.load(Ordering::Relaxed) {
-            // A worker that takes the item without having seen this does so only now.
-            self.deadlines.store(true, Ordering::Relaxed);
-        }
-        let too_heavy = weight > self.bounds().weight;
+        let at = self.arrival(terms.deadline);
         let mut state = self.lock();
-        if state.closed || too_heavy || state.queue.live() >= self.rules.capacity {
+        if self.may_refuse(&state, weight) {
             drop(state);
             return self.place_in_full(item, terms, weight, at);
         }
@@ -262,6 +255,64 @@ impl<T, R, E> Shared<T, R, E> {
             rouse(&self.wakers, worker);
         }
         Ok(placed)
+    }
+
+    /// As [`place`](Self::place), for items of the same deadline and priority, in their order, without
+    /// wakers: under the lock once, as far as there is room.
+    pub(crate) fn place_all(
+        &self,
+        items: Vec<T>,
+        deadline: Deadline,
+        priority: Priority,
+    ) -> Vec<Result<Placed, Refused<T>>> {
+        let weigh = |weight: &Weight<T>| items.iter().map(|item| (weight.of)(item)).collect();
+        let weights: Option<Vec<usize>> = self.rules.weight.as_ref().map(weigh);
+        let weight = |index: usize| weights.as_ref().map_or(0, |weights| weights[index]);
+        let at = self.arrival(deadline);
+        let mut placed = Vec::with_capacity(items.len());
+        let mut items = items.into_iter();
+        let mut state = self.lock();
+        while items.len() > 0 && !self.may_refuse(&state, weight(placed.len())) {
+            let weight = weight(placed.len());
+            placed.extend(items.next().map(|item| {
+                let entry = entry(item, deadline, None);
+                Ok(self.push(&mut state, entry, priority, weight, at))
+            }));
+        }
+        let called = self.call_for_more(&mut state);
+        drop(state);
+        if let Some(worker) = called {
+            rouse(&self.wakers, worker);
+        }
+        for item in items {
+            let terms = Terms {
+                deadline,
+                priority,
+                must_fit: false,
+                waker: None,
+            };
+            let weight = weight(placed.len());
+            placed.push(self.place_in_full(item, terms, weight, at));
+        }
+        placed
+    }
+
+    /// Whether an item so heavy is not simply queued.
+    fn may_refuse(&self, state: &State<T, R, E>, weight: usize) -> bool {
+        state.closed || weight > self.bounds().weight || state.queue.live() >= self.rules.capacity
+    }
+
+    /// When an item with that deadline comes, if it matters.
+    fn arrival(&self, deadline: Deadline) -> Timestamp {
+        if deadline != Deadline::NEVER && !self.deadlines.load(Ordering::Relaxed) {
+            // A worker that takes the item without having seen this does so only now.
+            self.deadlines.store(true, Ordering::Relaxed);
+        }
+        if self.rules.gather.wants_ages() {
+            self.rules.clock.now()
+        } else {
+            Timestamp::ZERO
+        }
     }
 
     /// As [`place`](Self::place), where there may be no room, or none any more.
@@ -309,6 +360,21 @@ impl<T, R, E> Shared<T, R, E> {
         } = state;
         let begin = || self.begin(over, cells);
         queue.push(entry, priority, weight, at, self.bounds(), begin)
+    }
+
+    /// Where the submitters are the workers: has one who waits run what nobody is at.
+    pub(crate) fn drive(&self) {
+        if !self.rules.inline {
+            return;
+        }
+        let called = {
+            let mut state = self.lock();
+            let idle = state.gatherer.is_none() && !state.queue.is_empty();
+            idle.then(|| state.call_gatherer()).flatten()
+        };
+        if let Some(worker) = called {
+            rouse(&self.wakers, worker);
+        }
     }
 
     /// An item has come: the worker that is to be woken for it, if one is.
@@ -376,9 +442,19 @@ impl<T, R, E> Shared<T, R, E> {
     /// The item's outcome, if there is one; if not, `cx` is woken when there is.
     pub(crate) fn poll(
         &self,
-        mut placed: Placed,
+        placed: Placed,
         cx: &Context<'_>,
     ) -> Result<Outcome<T, R, E>, Placed> {
+        let placed = match self.look(placed, cx) {
+            Err(placed) if self.rules.inline => placed,
+            found => return found,
+        };
+        // Registered: who leaves the rest from now on wakes us. Who has done so before has not.
+        self.drive();
+        self.look(placed, cx)
+    }
+
+    fn look(&self, mut placed: Placed, cx: &Context<'_>) -> Result<Outcome<T, R, E>, Placed> {
         let mut fresh = None;
         loop {
             match self.fetch(placed) {
@@ -501,11 +577,13 @@ impl<T, R, E> Shared<T, R, E> {
 
     /// The goal that everything submitted so far has ended, with no more lingering over it.
     pub(crate) fn flush(&self) -> Goal {
-        self.with(|state, after| {
+        let goal = self.with(|state, after| {
             state.flush_mark = state.queue.seal();
             state.rouse_gatherer(after);
             Goal::Past(state.flush_mark)
-        })
+        });
+        self.drive();
+        goal
     }
 
     /// An item is announced.
@@ -586,6 +664,7 @@ impl<T, R, E> Shared<T, R, E> {
 
     /// Whether the goal is met; if not, `cx` is woken when it is. `id` names the watcher.
     pub(crate) fn watch(&self, goal: Goal, id: &mut Option<u64>, cx: &Context<'_>) -> Poll<()> {
+        self.drive();
         let waker = cx.waker().clone();
         let (poll, old) = self.with(|state, _| {
             if state.is_met(goal) {

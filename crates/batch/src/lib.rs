@@ -80,6 +80,7 @@ mod builder;
 mod cell;
 mod engine;
 mod error;
+mod inline;
 mod isolate;
 mod keyed;
 mod loader;

@@ -12,7 +12,7 @@ use overdrive_core::{Deadline, Priority};
 
 use crate::batcher::Batcher;
 use crate::cell::Placed;
-use crate::engine::{Shared, Terms};
+use crate::engine::{Refused, Shared, Terms};
 use crate::error::SubmitError;
 use crate::workers;
 
@@ -48,6 +48,11 @@ pub struct SubmitOwned<T, R, E> {
 #[must_use = "futures do nothing unless polled"]
 pub struct SubmitAll<'a, T, R, E> {
     batcher: &'a Batcher<T, R, E>,
+    deadline: Deadline,
+    priority: Priority,
+    /// Until they are submitted.
+    items: Vec<T>,
+    /// The last first.
     open: Vec<Submission<T, E>>,
     /// As many as have ended; always the first ones. None once they are given out.
     ended: Option<Vec<Result<R, SubmitError<T, E>>>>,
@@ -96,14 +101,14 @@ impl<T, E> Submission<T, E> {
 
     /// Submits the item, if it has not been; whether it has just been.
     #[inline]
-    fn place<R>(&mut self, shared: &Shared<T, R, E>, waker: Option<&Waker>) -> bool {
+    fn place<R>(&mut self, shared: &Shared<T, R, E>, waker: &Waker) -> bool {
         match self.item.take() {
             None => false,
             Some(item) => self.place_item(item, shared, waker),
         }
     }
 
-    fn place_item<R>(&mut self, item: T, shared: &Shared<T, R, E>, waker: Option<&Waker>) -> bool {
+    fn place_item<R>(&mut self, item: T, shared: &Shared<T, R, E>, waker: &Waker) -> bool {
         if self.has_expired(shared) {
             shared.came_late();
             self.stage = Stage::Refused(SubmitError::DeadlineExceeded(item));
@@ -114,7 +119,8 @@ impl<T, E> Submission<T, E> {
             deadline: self.deadline,
             priority: self.priority,
             must_fit: false,
-            waker: waker.cloned(),
+            // Who may be the worker does not wake itself; it looks for its outcome and registers then.
+            waker: (!shared.rules.inline).then(|| waker.clone()),
         };
         self.stage = match shared.place(item, terms) {
             Ok(placed) => Stage::Placed(placed),
@@ -136,7 +142,7 @@ impl<T, E> Submission<T, E> {
         shared: &Shared<T, R, E>,
         cx: &Context<'_>,
     ) -> Poll<Result<R, SubmitError<T, E>>> {
-        if self.place(shared, Some(cx.waker())) {
+        if self.place(shared, cx.waker()) && !shared.rules.inline {
             return Poll::Pending;
         }
         match std::mem::replace(&mut self.stage, Stage::Over) {
@@ -290,31 +296,58 @@ impl<T, R, E> SubmitOwned<T, R, E> {
 
 impl<'a, T, R, E> SubmitAll<'a, T, R, E> {
     pub(crate) fn new(batcher: &'a Batcher<T, R, E>, items: impl Iterator<Item = T>) -> Self {
-        let mut open: Vec<_> = items.map(Submission::new).collect();
-        // Taken from the end, in order.
-        open.reverse();
+        let items: Vec<_> = items.collect();
         Self {
             batcher,
-            ended: Some(Vec::with_capacity(open.len())),
-            open,
+            deadline: Deadline::NEVER,
+            priority: Priority::Normal,
+            ended: Some(Vec::with_capacity(items.len())),
+            open: Vec::new(),
+            items,
         }
     }
 
     /// See [`Submit::deadline`]; the same for each item.
     pub fn deadline(mut self, deadline: impl Into<Deadline>) -> Self {
-        let deadline = deadline.into();
-        for submission in &mut self.open {
-            submission.deadline = deadline;
-        }
+        self.deadline = deadline.into();
         self
     }
 
     /// See [`Submit::priority`]; the same for each item.
     pub fn priority(mut self, priority: Priority) -> Self {
-        for submission in &mut self.open {
-            submission.priority = priority;
-        }
+        self.priority = priority;
         self
+    }
+
+    /// Submits the items, if they have not been.
+    fn place(&mut self) {
+        let items = std::mem::take(&mut self.items);
+        if items.is_empty() {
+            return;
+        }
+        let shared = self.batcher.shared();
+        let refused = |error| Stage::Refused(error);
+        let stages: Vec<_> = if self.deadline.has_passed_on(&*shared.rules.clock) {
+            let late = items.into_iter().inspect(|_| shared.came_late());
+            late.map(|item| refused(SubmitError::DeadlineExceeded(item)))
+                .collect()
+        } else {
+            let placed = shared.place_all(items, self.deadline, self.priority);
+            let stage = |placed: Result<_, Refused<T>>| match placed {
+                Ok(placed) => Stage::Placed(placed),
+                Err(refusal) => refused(refusal.into()),
+            };
+            placed.into_iter().map(stage).collect()
+        };
+        let submission = |stage| Submission {
+            deadline: self.deadline,
+            priority: self.priority,
+            announced: false,
+            item: None,
+            stage,
+        };
+        // Taken from the end, in order.
+        self.open = stages.into_iter().rev().map(submission).collect();
     }
 
     /// Waits for the results on this thread.
@@ -325,9 +358,8 @@ impl<'a, T, R, E> SubmitAll<'a, T, R, E> {
     pub fn wait_blocking(mut self) -> Vec<Result<R, SubmitError<T, E>>> {
         let shared = self.batcher.shared();
         workers::may_block(shared);
-        let latest = self.open.iter().map(|one| one.deadline).max();
-        let latest = latest.unwrap_or(Deadline::NEVER);
-        let left = || Submission::<T, E>::left(latest, shared);
+        let deadline = self.deadline;
+        let left = || Submission::<T, E>::left(deadline, shared);
         crate::park::block_on(&mut self, left)
             .unwrap_or_else(|| crate::park::block_on_forever(&mut self))
     }
@@ -397,13 +429,9 @@ impl<T, R, E> Future for SubmitAll<'_, T, R, E> {
     /// When polled after completion.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
+        this.place();
         let shared = this.batcher.shared();
         let ended = this.ended.as_mut().expect("polled after completion");
-        if ended.is_empty() {
-            for one in this.open.iter_mut().rev() {
-                one.place(shared, None);
-            }
-        }
         // One at a time: the others need wake nobody.
         while let Some(next) = this.open.last_mut() {
             match next.poll(shared, cx) {

@@ -28,7 +28,6 @@ pub(crate) fn employ<S>(shared: &Arc<S>) {
 }
 
 /// Runs what belongs to that batcher's handler, on a thread that is not its own.
-#[cfg(feature = "tokio")]
 pub(crate) fn employed<S, O>(shared: &Arc<S>, f: impl FnOnce() -> O) -> O {
     struct Back(usize);
     impl Drop for Back {
@@ -122,12 +121,7 @@ where
         let mut next = shared.next(*worker, ready, &mut after);
         while let Next::Batch(items) = next {
             let verdict = match std::mem::replace(&mut lease, Ok(None)) {
-                Ok(lease) if shared.rules.isolate.is_some() => run(place, handler, lease, items),
-                Ok(lease) => {
-                    let lease = lease.or_else(handler.at_hand);
-                    let lease = lease.expect("acquired before the batch was taken");
-                    caught(|| (handler.call)(lease, items)).into()
-                }
+                Ok(lease) => run(shared, *worker, handler, lease, items),
                 Err(cause) => {
                     drop_each(items);
                     Verdict::Failed(cause)
@@ -165,9 +159,10 @@ where
     }
 }
 
-/// Runs a batch whose items are to be told apart: in parts, if it fails.
-fn run<T, R, E, L, A, F>(
-    place: &Place<T, R, E>,
+/// Runs a batch: in parts, if it fails and its items are to be told apart.
+pub(crate) fn run<T, R, E, L, A, F>(
+    shared: &Shared<T, R, E>,
+    worker: usize,
     handler: &Handler<A, F, L>,
     mut lease: Option<L>,
     items: Vec<T>,
@@ -176,11 +171,12 @@ where
     A: Fn() -> Result<L, E>,
     F: Fn(L, Vec<T>) -> Result<Vec<R>, E>,
 {
-    let rule = place.shared.rules.isolate.as_ref();
-    let rule = rule.expect("items are to be told apart");
+    let Some(rule) = &shared.rules.isolate else {
+        return attempt(handler, lease, items).into();
+    };
     let mut bisection = Bisection::new(rule, items);
     while let Some(part) = bisection.next() {
-        if !place.shared.has_batch(place.worker) {
+        if !shared.has_batch(worker) {
             return bisection.given_up();
         }
         let copies = bisection.copies(part);

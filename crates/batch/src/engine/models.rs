@@ -37,6 +37,7 @@ fn engine(max_size: usize) -> Tracked<Engine> {
         weight: None,
         isolate: None,
         leases: false,
+        inline: false,
     }))
 }
 

@@ -220,6 +220,19 @@ impl<T, R, E> Queue<T, R, E> {
         self.lanes.iter().position(|lane| !lane.is_empty())
     }
 
+    /// Wakes all who wait; they register again. Whether there is one.
+    pub(crate) fn wake_all(&mut self, after: &mut After<T, R, E>) -> bool {
+        let mut any = false;
+        let batches = self.lanes.iter_mut().flatten();
+        for slot in batches.flat_map(|batch| batch.slots.iter_mut()) {
+            if let Slot::Queued(Entry { waker, .. }) = slot {
+                any |= waker.is_some();
+                after.wake(waker.take());
+            }
+        }
+        any
+    }
+
     /// Ends the item that waits longest in the least urgent lane, unless all are more urgent than
     /// `priority`. `None` if it did not; with the item's batch if that is no more.
     pub(crate) fn shed(

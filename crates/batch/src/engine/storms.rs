@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use overdrive_core::clock::ManualClock;
 use shuttle::rand::{Rng, thread_rng};
-use shuttle::sync::Arc as Tracked;
 use shuttle::sync::atomic::AtomicUsize;
 use shuttle::thread;
 
 use super::*;
+use crate::workers::Handler;
 
 const SUBMITTERS: u64 = 3;
 const ITEMS: u64 = 6;
@@ -48,8 +48,8 @@ fn one_in(n: u32) -> bool {
     thread_rng().gen_range(0..n) == 0
 }
 
-fn engine() -> Engine {
-    let gather = [Gather::Immediate, Gather::Tick][usize::from(one_in(2))];
+fn engine(inline: bool) -> Engine {
+    let gather = [Gather::Immediate, Gather::Tick][usize::from(!inline && one_in(2))];
     let overload = match thread_rng().gen_range(0..3) {
         0 => Overload::Reject,
         1 => Overload::ShedOldest,
@@ -67,6 +67,7 @@ fn engine() -> Engine {
         weight: None,
         isolate: None,
         leases: false,
+        inline,
     })
 }
 
@@ -167,18 +168,50 @@ fn flush(engine: &Engine) {
     }
 }
 
-fn storm() {
-    let engine = Tracked::new(engine());
-    let tally = Tracked::new(Tally::default());
-    let workers: Vec<_> = (0..WORKERS)
+/// Has the submitters run the batches.
+fn employ_submitters(engine: &Arc<Engine>, tally: &Arc<Tally>) {
+    let tally = Arc::clone(tally);
+    let handler = Handler {
+        at_hand: || Some(()),
+        acquire: || Ok(()),
+        call: move |(), items: Vec<u64>| {
+            tally.run.fetch_add(items.len(), Ordering::SeqCst);
+            if one_in(2) {
+                thread::yield_now();
+            }
+            match thread_rng().gen_range(0..6) {
+                0 => Err("as told"),
+                1 => Ok(items[1..].to_vec()),
+                _ => Ok(items),
+            }
+        },
+    };
+    crate::inline::employ_submitters(engine, &Arc::new(handler));
+}
+
+fn storm_on_threads() {
+    storm(false);
+}
+
+fn storm_on_submitters() {
+    storm(true);
+}
+
+fn storm(inline: bool) {
+    let engine = Arc::new(engine(inline));
+    let tally = Arc::new(Tally::default());
+    let workers: Vec<_> = (0..if inline { 0 } else { WORKERS })
         .map(|worker| {
-            let (engine, tally) = (Tracked::clone(&engine), Tracked::clone(&tally));
+            let (engine, tally) = (Arc::clone(&engine), Arc::clone(&tally));
             thread::spawn(move || work(&engine, worker, &tally))
         })
         .collect();
+    if inline {
+        employ_submitters(&engine, &tally);
+    }
     let submitters: Vec<_> = (0..SUBMITTERS)
         .map(|submitter| {
-            let (engine, tally) = (Tracked::clone(&engine), Tracked::clone(&tally));
+            let (engine, tally) = (Arc::clone(&engine), Arc::clone(&tally));
             thread::spawn(move || {
                 for item in 0..ITEMS {
                     submit(&engine, submitter * ITEMS + item, &tally);
@@ -215,14 +248,23 @@ fn storm() {
     assert!(unknown <= left, "{unknown} lost, {left} left: {stats:?}");
 }
 
+fn runs() -> usize {
+    let deep = std::env::var_os("OVERDRIVE_DEEP").is_some();
+    if deep { 100_000 } else { 2_000 }
+}
+
 #[test]
 fn shuttle_nothing_is_lost_and_nobody_hangs() {
-    let deep = std::env::var_os("OVERDRIVE_DEEP").is_some();
-    shuttle::check_random(storm, if deep { 100_000 } else { 2_000 });
+    shuttle::check_random(storm_on_threads, runs());
 }
 
 #[test]
 fn shuttle_nor_with_few_and_far_switches() {
-    let deep = std::env::var_os("OVERDRIVE_DEEP").is_some();
-    shuttle::check_pct(storm, if deep { 100_000 } else { 2_000 }, 4);
+    shuttle::check_pct(storm_on_threads, runs(), 4);
+}
+
+#[test]
+fn shuttle_nor_where_submitters_run_the_batches() {
+    shuttle::check_random(storm_on_submitters, runs());
+    shuttle::check_pct(storm_on_submitters, runs(), 4);
 }

@@ -269,6 +269,19 @@ impl<T, R, E> Shared<T, R, E> {
         asks
     }
 
+    /// A worker that is a submitter, free after a batch, goes and leaves what is queued to those who
+    /// wait for it. Not if nobody does, or will come any more.
+    pub(crate) fn leave_the_rest(&self, worker: usize, after: &mut After<T, R, E>) -> bool {
+        let mut state = self.lock();
+        if state.closed || !state.queue.wake_all(after) {
+            return false;
+        }
+        state.parked[worker] = true;
+        drop(state);
+        after.run(&self.wakers);
+        true
+    }
+
     /// Ends the worker's batch; what is left of the verdict is to be dropped.
     fn hand_out(
         &self,
