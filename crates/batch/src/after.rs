@@ -6,6 +6,7 @@ use std::task::Waker;
 use overdrive_core::unwind::survive;
 
 use crate::engine::Outcome;
+use crate::observe::{Origin, Origins};
 
 /// Collects, under locks, what may run code of the user's: wakers to wake, values to drop.
 pub(crate) struct After<T, R, E> {
@@ -16,6 +17,7 @@ pub(crate) struct After<T, R, E> {
     waker: Option<Waker>,
     wakers: Vec<Waker>,
     unwanted: Vec<Outcome<T, R, E>>,
+    origins: Origins,
 }
 
 impl<T, R, E> After<T, R, E> {
@@ -26,6 +28,7 @@ impl<T, R, E> After<T, R, E> {
             waker: None,
             wakers: Vec::new(),
             unwanted: Vec::new(),
+            origins: Origins::new(),
         }
     }
 
@@ -47,6 +50,10 @@ impl<T, R, E> After<T, R, E> {
         self.unwanted.push(outcome);
     }
 
+    pub(crate) fn let_go(&mut self, origin: Origin) {
+        self.origins.add(origin);
+    }
+
     /// Sees to everything. A panic of one keeps nothing from the others.
     pub(crate) fn run(&mut self, workers: &[OnceLock<Waker>]) {
         if let Some(waker) = self.waker.take() {
@@ -66,6 +73,7 @@ impl<T, R, E> After<T, R, E> {
                 .drain(..)
                 .for_each(|one| survive(|| drop(one)));
         }
+        survive(|| self.origins.clear());
     }
 }
 

@@ -11,6 +11,7 @@ use crate::announce::Announced;
 use crate::builder::BatcherBuilder;
 use crate::engine::{Goal, Refused, Shared, Terms};
 use crate::error::{SubmitError, TrySubmitError};
+use crate::observe::Origin;
 use crate::park;
 use crate::stats::BatchStats;
 use crate::submit::{Submit, SubmitAll, SubmitOwned, Ticket};
@@ -200,6 +201,7 @@ impl<T, R, E> Batcher<T, R, E> {
             priority: Priority::Normal,
             must_fit: true,
             waker: None,
+            origin: Origin::here(),
         };
         match shared.place(item, terms) {
             Ok(placed) => Ok(Ticket::new(Arc::clone(shared), placed)),
@@ -333,6 +335,19 @@ impl<T, R, E> Batcher<T, R, E> {
     #[must_use]
     pub fn stats(&self) -> BatchStats {
         self.shared().stats()
+    }
+
+    /// Sets counters and gauges of the facade `metrics` to the [`stats`](Self::stats), each with the
+    /// label `batcher`, this one's name: `overdrive_batch_items_total` (by `outcome`: completed,
+    /// failed, cancelled, expired, shed, abandoned, rejected), `overdrive_batches_total` (by
+    /// `reason`: full, idle, linger, flush, at_end), and the gauges `overdrive_batch_items` (by
+    /// `state`: waiting, queued, running). To be called before each scrape, or every few seconds.
+    ///
+    /// The histograms `overdrive_batch_size` and `overdrive_batch_handler_seconds` are recorded with
+    /// each call of the handler, without this.
+    #[cfg(feature = "metrics")]
+    pub fn report_metrics(&self) {
+        crate::observe::report(self.name(), &self.stats());
     }
 
     /// How it does: [`Health::Degraded`] when three quarters of the capacity or more are taken,

@@ -8,9 +8,12 @@
 //! Nothing of the user's runs under a lock: what is to be woken or dropped is collected in
 //! [`After`] and seen to when the lock is free.
 
+mod ending;
+mod fetch;
 #[cfg(all(test, overdrive_loom))]
 mod models;
 mod pace;
+mod place;
 mod queue;
 #[cfg(all(test, overdrive_shuttle))]
 mod storms;
@@ -29,17 +32,15 @@ use self::pace::Pace;
 use self::queue::{Batch, Bounds, Queue};
 pub(crate) use self::watch::{Goal, Watchers};
 pub(crate) use self::work::Verdict;
-use crate::after::{After, rouse};
+use crate::after::After;
 use crate::cell::{Cell, Placed};
 use crate::error::SubmitError;
+use crate::observe::{Origin, Origins};
 use crate::settings::{Gather, Overload};
 use crate::slab::Slab;
-use crate::slots::{Entry, Found, Slot, Slots};
+use crate::slots::Slots;
 use crate::stats::BatchStats;
-use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering, lock};
-
-/// How many cells are looked at for one that can gather again.
-const LOOKS: usize = 4;
+use crate::sync::{AtomicBool, Mutex, MutexGuard, lock};
 
 /// What a submitter gets.
 pub(crate) type Outcome<T, R, E> = Result<R, SubmitError<T, E>>;
@@ -134,6 +135,7 @@ pub(crate) struct Terms {
     /// Whether it is refused where it would have to wait for room.
     pub(crate) must_fit: bool,
     pub(crate) waker: Option<Waker>,
+    pub(crate) origin: Origin,
 }
 
 /// An item that was not taken.
@@ -157,7 +159,7 @@ pub(crate) enum Ready {
 /// What a worker is to do.
 pub(crate) enum Next<T> {
     /// Run this, then [`Shared::publish`].
-    Batch(Vec<T>),
+    Batch(Vec<T>, Origins),
     /// Acquire what the handler runs with, then ask again.
     Lease,
     /// Let others run, then ask again.
@@ -230,338 +232,6 @@ impl<T, R, E> Shared<T, R, E> {
         }
     }
 
-    /// Puts an item into the queue. Unless refused, its outcome is to be fetched with [`poll`], or
-    /// given up with [`withdraw`].
-    ///
-    /// [`poll`]: Self::poll
-    /// [`withdraw`]: Self::withdraw
-    #[inline]
-    pub(crate) fn place(&self, item: T, terms: Terms) -> Result<Placed, Refused<T>> {
-        let weight = match &self.rules.weight {
-            None => 0,
-            Some(weight) => (weight.of)(&item),
-        };
-        let at = self.arrival(terms.deadline);
-        let mut state = self.lock();
-        if self.may_refuse(&state, weight) {
-            drop(state);
-            return self.place_in_full(item, terms, weight, at);
-        }
-        let entry = entry(item, terms.deadline, terms.waker);
-        let placed = self.push(&mut state, entry, terms.priority, weight, at);
-        let called = self.call_for_more(&mut state);
-        drop(state);
-        if let Some(worker) = called {
-            rouse(&self.wakers, worker);
-        }
-        Ok(placed)
-    }
-
-    /// As [`place`](Self::place), for items of the same deadline and priority, in their order, without
-    /// wakers: under the lock once, as far as there is room.
-    pub(crate) fn place_all(
-        &self,
-        items: Vec<T>,
-        deadline: Deadline,
-        priority: Priority,
-    ) -> Vec<Result<Placed, Refused<T>>> {
-        let weigh = |weight: &Weight<T>| items.iter().map(|item| (weight.of)(item)).collect();
-        let weights: Option<Vec<usize>> = self.rules.weight.as_ref().map(weigh);
-        let weight = |index: usize| weights.as_ref().map_or(0, |weights| weights[index]);
-        let at = self.arrival(deadline);
-        let mut placed = Vec::with_capacity(items.len());
-        let mut items = items.into_iter();
-        let mut state = self.lock();
-        while items.len() > 0 && !self.may_refuse(&state, weight(placed.len())) {
-            let weight = weight(placed.len());
-            placed.extend(items.next().map(|item| {
-                let entry = entry(item, deadline, None);
-                Ok(self.push(&mut state, entry, priority, weight, at))
-            }));
-        }
-        let called = self.call_for_more(&mut state);
-        drop(state);
-        if let Some(worker) = called {
-            rouse(&self.wakers, worker);
-        }
-        for item in items {
-            let terms = Terms {
-                deadline,
-                priority,
-                must_fit: false,
-                waker: None,
-            };
-            let weight = weight(placed.len());
-            placed.push(self.place_in_full(item, terms, weight, at));
-        }
-        placed
-    }
-
-    /// Whether an item so heavy is not simply queued.
-    fn may_refuse(&self, state: &State<T, R, E>, weight: usize) -> bool {
-        state.closed || weight > self.bounds().weight || state.queue.live() >= self.rules.capacity
-    }
-
-    /// When an item with that deadline comes, if it matters.
-    fn arrival(&self, deadline: Deadline) -> Timestamp {
-        if deadline != Deadline::NEVER && !self.deadlines.load(Ordering::Relaxed) {
-            // A worker that takes the item without having seen this does so only now.
-            self.deadlines.store(true, Ordering::Relaxed);
-        }
-        if self.rules.gather.wants_ages() {
-            self.rules.clock.now()
-        } else {
-            Timestamp::ZERO
-        }
-    }
-
-    /// As [`place`](Self::place), where there may be no room, or none any more.
-    #[cold]
-    fn place_in_full(
-        &self,
-        item: T,
-        mut terms: Terms,
-        weight: usize,
-        at: Timestamp,
-    ) -> Result<Placed, Refused<T>> {
-        // Not into the closure, which would drop it under the lock.
-        let mut waker = terms.waker.take();
-        self.with(|state, after| {
-            if state.closed {
-                state.counts.rejected += 1;
-                return Err(Refused::Closed(item));
-            }
-            if weight > self.bounds().weight {
-                state.counts.rejected += 1;
-                return Err(Refused::TooHeavy(item));
-            }
-            if state.queue.live() >= self.rules.capacity && !self.make_room(state, &terms, after) {
-                state.counts.rejected += 1;
-                return Err(Refused::Full(item));
-            }
-            let entry = entry(item, terms.deadline, waker.take());
-            let placed = self.push(state, entry, terms.priority, weight, at);
-            after.rouse(self.call_for_more(state));
-            Ok(placed)
-        })
-    }
-
-    #[inline]
-    fn push(
-        &self,
-        state: &mut State<T, R, E>,
-        entry: Entry<T>,
-        priority: Priority,
-        weight: usize,
-        at: Timestamp,
-    ) -> Placed {
-        let State {
-            queue, over, cells, ..
-        } = state;
-        let begin = || self.begin(over, cells);
-        queue.push(entry, priority, weight, at, self.bounds(), begin)
-    }
-
-    /// Where the submitters are the workers: has one who waits run what nobody is at.
-    pub(crate) fn drive(&self) {
-        if !self.rules.inline {
-            return;
-        }
-        let called = {
-            let mut state = self.lock();
-            let idle = state.gatherer.is_none() && !state.queue.is_empty();
-            idle.then(|| state.call_gatherer()).flatten()
-        };
-        if let Some(worker) = called {
-            rouse(&self.wakers, worker);
-        }
-    }
-
-    /// An item has come: the worker that is to be woken for it, if one is.
-    fn call_for_more(&self, state: &mut State<T, R, E>) -> Option<usize> {
-        match state.gatherer {
-            None => state.call_gatherer(),
-            // It is parked only if it lingers.
-            Some(worker) if !state.parked[worker] => None,
-            Some(worker) => {
-                let enough = state.queue.live() >= self.lingers_for();
-                let woken = enough || state.queue.has_complete(self.bounds());
-                woken.then(|| state.unpark(worker)).flatten()
-            }
-        }
-    }
-
-    /// A cell for a new batch.
-    #[inline(never)]
-    fn begin(&self, over: &mut Over, cells: &mut u32) -> (u32, Slots<T, R, E>) {
-        for _ in 0..LOOKS {
-            let Some(cell) = over.fresh.pop_front() else {
-                break;
-            };
-            if let Some(slots) = self.cells.get(cell).reopen() {
-                return (cell, slots);
-            }
-            over.kept.push_back(cell);
-        }
-        if let Some(cell) = over.kept.pop_front() {
-            if let Some(slots) = self.cells.get(cell).reopen() {
-                return (cell, slots);
-            }
-            over.kept.push_back(cell);
-        }
-        let cell = *cells;
-        *cells += 1;
-        // Made now, where the lock orders it before every use.
-        self.cells.get(cell);
-        (cell, Slots::default())
-    }
-
-    /// Whether an item may be queued though the batcher is full.
-    fn make_room(
-        &self,
-        state: &mut State<T, R, E>,
-        terms: &Terms,
-        after: &mut After<T, R, E>,
-    ) -> bool {
-        match self.rules.overload {
-            _ if terms.must_fit => false,
-            Overload::Wait => true,
-            Overload::Reject => false,
-            Overload::ShedOldest => {
-                let shed = |item| Err(SubmitError::Shed(item));
-                let Some(batch) = state.queue.shed(terms.priority, shed, after) else {
-                    return false;
-                };
-                state.counts.shed += 1;
-                self.retire(state, batch);
-                true
-            }
-        }
-    }
-
-    /// The item's outcome, if there is one; if not, `cx` is woken when there is.
-    pub(crate) fn poll(
-        &self,
-        placed: Placed,
-        cx: &Context<'_>,
-    ) -> Result<Outcome<T, R, E>, Placed> {
-        let placed = match self.look(placed, cx) {
-            Err(placed) if self.rules.inline => placed,
-            found => return found,
-        };
-        // Registered: who leaves the rest from now on wakes us. Who has done so before has not.
-        self.drive();
-        self.look(placed, cx)
-    }
-
-    fn look(&self, mut placed: Placed, cx: &Context<'_>) -> Result<Outcome<T, R, E>, Placed> {
-        let mut fresh = None;
-        loop {
-            match self.fetch(placed) {
-                Ok(slot) => return Ok(slot.into_outcome()),
-                Err(back) => placed = back,
-            }
-            let found = {
-                let mut state = self.lock();
-                let slots = state.slots(&placed);
-                slots.map(|slots| slots.poll(&placed, cx.waker(), &mut fresh))
-            };
-            match found {
-                Some(Found::Done(outcome)) => return Ok(outcome),
-                Some(Found::Waits) => return Err(placed),
-                Some(Found::Registered(old)) => {
-                    drop(old);
-                    return Err(placed);
-                }
-                Some(Found::NeedsWaker) => fresh = Some(cx.waker().clone()),
-                // It is over by now.
-                None => {}
-            }
-        }
-    }
-
-    /// What is in the item's slot, if its batch is over.
-    #[inline]
-    pub(crate) fn fetch(&self, placed: Placed) -> Result<Slot<T, R, E>, Placed> {
-        self.cells.get(placed.cell()).fetch(placed)
-    }
-
-    /// Does `f` with the slots of the item's batch; the item again if that is over.
-    fn with_slots<O>(
-        &self,
-        placed: Placed,
-        f: impl FnOnce(&mut Slots<T, R, E>, &Placed) -> O,
-    ) -> Result<O, Placed> {
-        match self.lock().slots(&placed) {
-            Some(slots) => Ok(f(slots, &placed)),
-            None => Err(placed),
-        }
-    }
-
-    /// Counts an item whose deadline had passed before it was placed.
-    pub(crate) fn came_late(&self) {
-        let mut state = self.lock();
-        state.counts.expired += 1;
-        state.came_late += 1;
-    }
-
-    /// Takes an item out whose deadline has passed, unless its batch is taken.
-    pub(crate) fn expire(&self, placed: Placed) -> Result<T, Placed> {
-        let entry = self.with(|state, after| {
-            let slots = state.queue.slots(&placed)?;
-            if !matches!(slots.get_mut(placed.slot()), Slot::Queued(_)) {
-                return None;
-            }
-            let (left, batch) = state.queue.leave(&placed)?;
-            state.counts.expired += 1;
-            self.retire(state, batch);
-            state.settle(after);
-            Some(left)
-        });
-        match entry {
-            Some(Slot::Queued(entry)) => Ok(entry.item),
-            _ => Err(placed),
-        }
-    }
-
-    /// The submitter goes: its item is taken out, unless its batch is taken.
-    pub(crate) fn withdraw(&self, placed: Placed) {
-        let placed = match self.fetch(placed) {
-            Ok(left) => return drop(left),
-            Err(placed) => placed,
-        };
-        let left = self.with(|state, after| {
-            let (left, batch) = state.queue.leave(&placed)?;
-            if matches!(left, Slot::Queued(_)) {
-                state.counts.cancelled += 1;
-            }
-            self.retire(state, batch);
-            state.settle(after);
-            Some(left)
-        });
-        match left {
-            Some(left) => drop(left),
-            None => self.leave(placed),
-        }
-    }
-
-    /// The submitter goes, and leaves its item to be processed.
-    pub(crate) fn detach(&self, placed: Placed) {
-        match self.with_slots(placed, |slots, placed| slots.detach(placed)) {
-            Ok(left) => drop(left),
-            Err(placed) => self.leave(placed),
-        }
-    }
-
-    /// The submitter of an item whose batch is taken goes.
-    fn leave(&self, placed: Placed) {
-        match self.with_slots(placed, |slots, placed| slots.leave(placed)) {
-            Ok(left) => drop(left),
-            // It is over.
-            Err(placed) => drop(self.fetch(placed)),
-        }
-    }
-
     /// A batch in which nothing waits any more: what was left for its submitters goes to its cell.
     fn retire(&self, state: &mut State<T, R, E>, batch: Option<Batch<T, R, E>>) {
         if let Some(batch) = batch {
@@ -573,93 +243,6 @@ impl<T, R, E> Shared<T, R, E> {
     /// Whether the worker's batch has not been abandoned.
     pub(crate) fn has_batch(&self, worker: usize) -> bool {
         self.lock().desks[worker].size > 0
-    }
-
-    /// The goal that everything submitted so far has ended, with no more lingering over it.
-    pub(crate) fn flush(&self) -> Goal {
-        let goal = self.with(|state, after| {
-            state.flush_mark = state.queue.seal();
-            state.rouse_gatherer(after);
-            Goal::Past(state.flush_mark)
-        });
-        self.drive();
-        goal
-    }
-
-    /// An item is announced.
-    pub(crate) fn announce(&self) {
-        self.lock().announced += 1;
-    }
-
-    /// An announced item has come, or never will.
-    pub(crate) fn came(&self) {
-        self.with(|state, after| {
-            state.announced -= 1;
-            if state.announced == 0 && self.rules.gather == Gather::Announced {
-                state.rouse_gatherer(after);
-            }
-        });
-    }
-
-    /// Takes no more items. Those who wait for room get theirs back.
-    pub(crate) fn close(&self) {
-        self.with(|state, after| self.close_state(state, after));
-    }
-
-    fn close_state(&self, state: &mut State<T, R, E>, after: &mut After<T, R, E>) {
-        state.closed = true;
-        let refused = self.truncate(state, self.rules.capacity, after, SubmitError::Closed);
-        state.counts.rejected += refused;
-        state.settle(after);
-        state.rouse_all(after);
-    }
-
-    fn truncate(
-        &self,
-        state: &mut State<T, R, E>,
-        keep: usize,
-        after: &mut After<T, R, E>,
-        error: impl Fn(T) -> SubmitError<T, E>,
-    ) -> u64 {
-        let (ended, gone) = state.queue.truncate(keep, |item| Err(error(item)), after);
-        for batch in gone {
-            self.retire(state, Some(batch));
-        }
-        ended as u64
-    }
-
-    /// Gives up on everything that has not ended; how much that was.
-    pub(crate) fn abandon(&self) -> u64 {
-        self.with(|state, after| {
-            self.close_state(state, after);
-            let before = state.counts.abandoned;
-            self.abandon_queue(state, after);
-            for worker in 0..state.desks.len() {
-                self.abandon_running(state, worker, after);
-            }
-            state.settle(after);
-            state.counts.abandoned - before
-        })
-    }
-
-    fn abandon_queue(&self, state: &mut State<T, R, E>, after: &mut After<T, R, E>) {
-        let error = |item| SubmitError::Abandoned(Some(item));
-        state.counts.abandoned += self.truncate(state, 0, after, error);
-    }
-
-    fn abandon_running(
-        &self,
-        state: &mut State<T, R, E>,
-        worker: usize,
-        after: &mut After<T, R, E>,
-    ) {
-        let desk = &mut state.desks[worker];
-        state.counts.abandoned += std::mem::take(&mut desk.size) as u64;
-        for mut batch in std::mem::take(&mut desk.batches) {
-            let error = || Err(SubmitError::Abandoned(None));
-            batch.slots.finish(std::iter::repeat_with(error), after);
-            self.retire(state, Some(batch));
-        }
     }
 
     /// Whether the goal is met; if not, `cx` is woken when it is. `id` names the watcher.
@@ -816,16 +399,6 @@ impl<T, R, E> State<T, R, E> {
         let running = self.desks.iter().flat_map(|desk| &desk.batches);
         let running = running.map(|batch| batch.number).min();
         self.queue.oldest().into_iter().chain(running).min()
-    }
-}
-
-fn entry<T>(item: T, deadline: Deadline, waker: Option<Waker>) -> Entry<T> {
-    Entry {
-        item,
-        deadline,
-        waker,
-        seq: 0,
-        wanted: true,
     }
 }
 

@@ -72,8 +72,8 @@ where
         let mut after = After::new();
         let mut next = shared.next(self.worker, Ready::Called, &mut after);
         let mut unbroken = 0;
-        while let Next::Batch(items) = next {
-            let verdict = run(shared, self.worker, &*self.handler, None, items);
+        while let Next::Batch(items, origins) = next {
+            let verdict = run(shared, self.worker, &*self.handler, None, items, origins);
             unbroken += 1;
             next = if unbroken % UNBROKEN == 0 {
                 let asks = shared.deliver(self.worker, verdict, &mut after);

@@ -19,6 +19,7 @@ use overdrive_core::{Deadline, DrainReport, Health, Priority};
 use crate::batcher::Workers;
 use crate::engine::{Refused, Terms};
 use crate::error::{SubmitError, TrySubmitError};
+use crate::observe::Origin;
 use crate::park;
 use crate::stats::BatchStats;
 use crate::workers;
@@ -158,6 +159,7 @@ where
             priority: Priority::Normal,
             must_fit: true,
             waker: None,
+            origin: Origin::here(),
         };
         let hub = self.hub();
         match hub.place(key, item, terms) {
@@ -306,6 +308,12 @@ impl<K, T, R, E> KeyedBatcher<K, T, R, E> {
     #[must_use]
     pub fn stats(&self) -> BatchStats {
         self.hub().stats()
+    }
+
+    /// As [`Batcher::report_metrics`](crate::Batcher::report_metrics), for all keys together.
+    #[cfg(feature = "metrics")]
+    pub fn report_metrics(&self) {
+        crate::observe::report(self.name(), &self.stats());
     }
 
     /// How many keys are live: with items, or idle and kept.

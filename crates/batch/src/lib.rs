@@ -28,7 +28,8 @@
 //!
 //! # Cost
 //!
-//! A submit takes the lock of the batcher once and allocates nothing of its own: the places of a
+//! A submit takes the lock of the batcher once, as do all items of a `submit_all` together, and allocates
+//! nothing of its own: the places of a
 //! batch's results are one list, which serves batch after batch. Fetching the result takes no lock. A
 //! worker takes the batcher's lock once or twice a batch, the last time for as long as it takes to
 //! hand the results out. A batch allocates two lists, that of the items and the handler's.
@@ -38,32 +39,36 @@
 //!
 //! # Features
 //!
-//! None by default: handlers are plain functions, run by threads of the batcher's own.
+//! None by default: handlers are plain functions, run by threads of the batcher's own, or by the
+//! submitters themselves ([`build_inline`](BatcherBuilder::build_inline)).
 //!
 //! | feature | adds |
 //! |---|---|
 //! | `tokio` | `BatcherBuilder::build`, `KeyedBatcherBuilder::build` and `LoaderBuilder::build` for async handlers, `drain`, `shutdown` |
+//! | `metrics` | sizes of batches and times of the handler, recorded through the facade `metrics`; `report_metrics` for the rest of the figures |
 //! | `serde` | [`BatchSettings`] from and to configuration files |
+//! | `tracing` | a span for each call of the handler, which follows from the spans that its items were submitted in (links, in OpenTelemetry) |
 //!
 //! # Map
 //!
 //! | module | idea |
 //! |---|---|
 //! | `batcher` | [`Batcher`], the handle |
-//! | `builder` | [`BatcherBuilder`] and its checks |
+//! | `builder` | [`BatcherBuilder`] and its checks; `builder::build`: what comes of it |
 //! | `settings` | [`BatchSettings`], [`Gather`], [`Overload`] |
 //! | `submit` | [`Submit`], [`SubmitAll`], [`SubmitOwned`], [`Ticket`] |
 //! | `watch` | [`Flush`], and waiting for the end |
 //! | `error` | [`SubmitError`], [`TrySubmitError`] |
 //! | `stats` | [`BatchStats`] |
-//! | `engine` | the queue, and every change of state; `engine::work`: those that workers make |
+//! | `engine` | the state; `engine::place`, `engine::fetch`, `engine::work`, `engine::ending`: what submitters and workers change in it, and how it ends |
 //! | `engine::queue` | the batches that gather, by urgency; `engine::pace`: how fast items come |
 //! | `slots` | the places of those who submitted one batch's items |
 //! | `cell`, `slab` | where they fetch their outcomes, without a lock |
 //! | `after` | what is woken and dropped when the locks are free |
 //! | `isolate` | telling the items of a failed batch apart |
 //! | `announce` | [`Announced`]: items that are on their way |
-//! | `workers`, `tasks` | threads and tokio tasks that run batches |
+//! | `workers`, `tasks`, `inline` | threads, tokio tasks, and submitters that run batches |
+//! | `observe` | spans and metrics |
 //! | `park` | waiting on a thread |
 //! | `parallel` | [`map_ordered`], [`map_ordered_into`], [`try_map_ordered`], [`ParallelBatch`] |
 //! | `keyed` | [`KeyedBatcher`]; `keyed::hub`: the map of keys and the turns they take |
@@ -84,6 +89,7 @@ mod inline;
 mod isolate;
 mod keyed;
 mod loader;
+mod observe;
 mod parallel;
 mod park;
 mod settings;

@@ -218,6 +218,21 @@ impl<K, V, E> Loader<K, V, E> {
         self.desk.stats(batches)
     }
 
+    /// As [`Batcher::report_metrics`](crate::Batcher::report_metrics), with keys for items; and the
+    /// counters `overdrive_loads_total`, `overdrive_load_cache_hits_total` and
+    /// `overdrive_load_duplicates_total`, with the label `loader`.
+    #[cfg(feature = "metrics")]
+    pub fn report_metrics(&self) {
+        let stats = self.stats();
+        let count = |what: &'static str, n: u64| {
+            metrics::counter!(what, "loader" => self.name().to_owned()).absolute(n);
+        };
+        count("overdrive_loads_total", stats.loads);
+        count("overdrive_load_cache_hits_total", stats.cache_hits);
+        count("overdrive_load_duplicates_total", stats.duplicates);
+        crate::observe::report(self.name(), &stats.batches);
+    }
+
     /// As [`Batcher::health`].
     #[must_use]
     pub fn health(&self) -> Health {

@@ -7,6 +7,7 @@ use overdrive_core::Deadline;
 use crate::after::After;
 use crate::cell::Placed;
 use crate::engine::Outcome;
+use crate::observe::Origin;
 use crate::sync::{AtomicBool, Ordering, UnsafeCell};
 
 /// The places of those who submitted, in the order in which they came.
@@ -38,6 +39,7 @@ pub(crate) struct Entry<T> {
     pub(crate) item: T,
     pub(crate) deadline: Deadline,
     pub(crate) waker: Option<Waker>,
+    pub(crate) origin: Origin,
     /// Whether somebody waits for its outcome. If not, there is no waker.
     pub(crate) wanted: bool,
     /// By which it came before others, in all lanes.
@@ -211,14 +213,18 @@ impl<T, R, E> Slot<T, R, E> {
             Self::Queued(entry) if entry.wanted => {
                 *self = Self::Done(end(entry.item));
                 after.wake(entry.waker);
+                after.let_go(entry.origin);
             }
-            Self::Queued(entry) => after.discard(end(entry.item)),
+            Self::Queued(entry) => {
+                after.discard(end(entry.item));
+                after.let_go(entry.origin);
+            }
             other => *self = other,
         }
     }
 
-    /// The item of a slot whose batch is taken.
-    pub(crate) fn take(&mut self) -> Option<T> {
+    /// The item of a slot whose batch is taken, and where it comes from.
+    pub(crate) fn take(&mut self) -> Option<(T, Origin)> {
         match std::mem::replace(self, Self::Gone) {
             Self::Queued(entry) => {
                 *self = if entry.wanted {
@@ -226,7 +232,7 @@ impl<T, R, E> Slot<T, R, E> {
                 } else {
                     Self::Orphan
                 };
-                Some(entry.item)
+                Some((entry.item, entry.origin))
             }
             other => {
                 *self = other;

@@ -14,6 +14,7 @@ use crate::batcher::Batcher;
 use crate::cell::Placed;
 use crate::engine::{Refused, Shared, Terms};
 use crate::error::SubmitError;
+use crate::observe::Origin;
 use crate::workers;
 
 /// The future of [`Batcher::submit`]: the item's own result.
@@ -121,6 +122,7 @@ impl<T, E> Submission<T, E> {
             must_fit: false,
             // Who may be the worker does not wake itself; it looks for its outcome and registers then.
             waker: (!shared.rules.inline).then(|| waker.clone()),
+            origin: Origin::here(),
         };
         self.stage = match shared.place(item, terms) {
             Ok(placed) => Stage::Placed(placed),

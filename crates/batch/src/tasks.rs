@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep};
 use crate::after::{After, drop_each};
 use crate::engine::{Cause, Next, Ready, Verdict};
 use crate::isolate::Bisection;
+use crate::observe::{Origins, observed};
 use crate::workers::{Handler, Place, employed, panicked};
 
 /// After so many batches without a wait, a worker lets others run.
@@ -51,7 +52,7 @@ pub(crate) async fn work<T, R, E, L, A, AFut, F, Fut>(
     loop {
         let mut next = shared.next(*worker, ready, &mut after);
         let mut unbroken = 0_u32;
-        while let Next::Batch(items) = next {
+        while let Next::Batch(items, origins) = next {
             // A worker that never waits would keep its thread for itself.
             unbroken += 1;
             if unbroken % UNBROKEN == 0 {
@@ -59,12 +60,16 @@ pub(crate) async fn work<T, R, E, L, A, AFut, F, Fut>(
             }
             let verdict = match std::mem::replace(&mut lease, Ok(None)) {
                 Ok(lease) if shared.rules.isolate.is_some() => {
-                    Box::pin(run(&place, &*handler, lease, items)).await
+                    Box::pin(run(&place, &*handler, lease, items, origins)).await
                 }
                 Ok(lease) => {
                     let lease = lease.or_else(handler.at_hand);
                     let lease = lease.expect("acquired before the batch was taken");
-                    caught(&place, || (handler.call)(lease, items)).await.into()
+                    let (name, size) = (&*shared.rules.name, items.len());
+                    let call = || (handler.call)(lease, items);
+                    caught(&place, || observed(name, size, origins, call))
+                        .await
+                        .into()
                 }
                 Err(cause) => {
                     drop_each(items);
@@ -98,7 +103,7 @@ pub(crate) async fn work<T, R, E, L, A, AFut, F, Fut>(
                 }
             }
             Next::Ended => return,
-            Next::Batch(_) => unreachable!("run above"),
+            Next::Batch(..) => unreachable!("run above"),
         };
     }
 }
@@ -144,6 +149,7 @@ async fn run<T, R, E, L, A, AFut, F, Fut>(
     handler: &Handler<A, F, L>,
     mut lease: Option<L>,
     items: Vec<T>,
+    mut origins: Origins,
 ) -> Verdict<R, E>
 where
     A: Fn() -> AFut,
@@ -159,7 +165,11 @@ where
             return bisection.given_up();
         }
         let returned = match bisection.copies(part) {
-            Ok(items) => attempt(place, handler, lease.take(), items).await,
+            // Only the first call, of all items, has their links.
+            Ok(items) => {
+                let origins = std::mem::take(&mut origins);
+                attempt(place, handler, lease.take(), items, origins).await
+            }
             Err(cause) => Err(cause),
         };
         bisection.record(returned);
@@ -174,6 +184,7 @@ async fn attempt<T, R, E, L, A, AFut, F, Fut>(
     handler: &Handler<A, F, L>,
     lease: Option<L>,
     items: Vec<T>,
+    origins: Origins,
 ) -> Result<Vec<R>, Cause<E>>
 where
     A: Fn() -> AFut,
@@ -191,7 +202,9 @@ where
             }
         },
     };
-    caught(place, || (handler.call)(lease, items)).await
+    let (name, size) = (&*place.shared.rules.name, items.len());
+    let call = || (handler.call)(lease, items);
+    caught(place, || observed(name, size, origins, call)).await
 }
 
 /// Awaits what the user's code makes; a panic in it, or in dropping its future, stays here.

@@ -12,6 +12,7 @@ use overdrive_core::unwind::{drop_payload, survive};
 use crate::after::{After, drop_each};
 use crate::engine::{Cause, Next, Ready, Shared, Verdict};
 use crate::isolate::Bisection;
+use crate::observe::{Observed, Origins};
 
 thread_local! {
     /// The address of the batcher that this thread works for.
@@ -119,9 +120,9 @@ where
     let mut ready = Ready::Called;
     loop {
         let mut next = shared.next(*worker, ready, &mut after);
-        while let Next::Batch(items) = next {
+        while let Next::Batch(items, origins) = next {
             let verdict = match std::mem::replace(&mut lease, Ok(None)) {
-                Ok(lease) => run(shared, *worker, handler, lease, items),
+                Ok(lease) => run(shared, *worker, handler, lease, items, origins),
                 Err(cause) => {
                     drop_each(items);
                     Verdict::Failed(cause)
@@ -154,7 +155,7 @@ where
                 }
             }
             Next::Ended => return,
-            Next::Batch(_) => unreachable!("run above"),
+            Next::Batch(..) => unreachable!("run above"),
         };
     }
 }
@@ -166,13 +167,14 @@ pub(crate) fn run<T, R, E, L, A, F>(
     handler: &Handler<A, F, L>,
     mut lease: Option<L>,
     items: Vec<T>,
+    mut origins: Origins,
 ) -> Verdict<R, E>
 where
     A: Fn() -> Result<L, E>,
     F: Fn(L, Vec<T>) -> Result<Vec<R>, E>,
 {
     let Some(rule) = &shared.rules.isolate else {
-        return attempt(handler, lease, items).into();
+        return attempt(shared, handler, lease, items, origins).into();
     };
     let mut bisection = Bisection::new(rule, items);
     while let Some(part) = bisection.next() {
@@ -180,7 +182,16 @@ where
             return bisection.given_up();
         }
         let copies = bisection.copies(part);
-        let returned = copies.and_then(|items| attempt(handler, lease.take(), items));
+        let returned = copies.and_then(|items| {
+            // Only the first call, of all items, has their links.
+            attempt(
+                shared,
+                handler,
+                lease.take(),
+                items,
+                std::mem::take(&mut origins),
+            )
+        });
         bisection.record(returned);
     }
     survive(|| drop(lease));
@@ -189,9 +200,11 @@ where
 
 /// One call of the handler, with a lease of its own unless there is one.
 fn attempt<T, R, E, L, A, F>(
+    shared: &Shared<T, R, E>,
     handler: &Handler<A, F, L>,
     lease: Option<L>,
     items: Vec<T>,
+    origins: Origins,
 ) -> Result<Vec<R>, Cause<E>>
 where
     A: Fn() -> Result<L, E>,
@@ -207,7 +220,10 @@ where
             }
         },
     };
-    caught(|| (handler.call)(lease, items))
+    caught(|| {
+        let observed = Observed::begin(&shared.rules.name, items.len(), origins);
+        observed.run(|| (handler.call)(lease, items))
+    })
 }
 
 pub(crate) fn caught<O, E>(call: impl FnOnce() -> Result<O, E>) -> Result<O, Cause<E>> {

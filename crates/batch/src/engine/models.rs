@@ -52,6 +52,7 @@ fn place(engine: &Engine, item: u64, waker: Option<Waker>) -> Placed {
         priority: Priority::Normal,
         must_fit: false,
         waker,
+        origin: Origin::here(),
     };
     let placed = engine.place(Arc::new(item), terms);
     placed.unwrap_or_else(|_| panic!("there is room"))
@@ -76,7 +77,7 @@ fn work(engine: &Engine) {
     let mut next = engine.next(0, Ready::Called, &mut after);
     loop {
         match next {
-            Next::Batch(items) => {
+            Next::Batch(items, _) => {
                 next = engine.publish(0, Verdict::Results(items), &mut after);
                 continue;
             }
@@ -161,6 +162,7 @@ fn withdrawal() {
             priority: Priority::Normal,
             must_fit: false,
             waker: None,
+            origin: Origin::here(),
         };
         let leaver = engine.place(Arc::clone(&item), terms);
         let leaver = leaver.unwrap_or_else(|_| panic!("there is room"));

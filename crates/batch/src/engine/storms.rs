@@ -87,7 +87,7 @@ fn work(engine: &Engine, worker: usize, tally: &Tally) {
     let mut ready = Ready::Called;
     loop {
         let mut next = engine.next(worker, ready, &mut after);
-        while let Next::Batch(items) = next {
+        while let Next::Batch(items, _) = next {
             tally.run.fetch_add(items.len(), Ordering::SeqCst);
             if one_in(2) {
                 thread::yield_now();
@@ -104,7 +104,7 @@ fn work(engine: &Engine, worker: usize, tally: &Tally) {
                 [Ready::Called, Ready::Ticked][usize::from(one_in(2))]
             }
             Next::Ended => break,
-            Next::Lease | Next::Batch(_) => unreachable!("the rules have no leases"),
+            Next::Lease | Next::Batch(..) => unreachable!("the rules have no leases"),
         };
     }
     engine.worker_gone(worker);
@@ -117,6 +117,7 @@ fn submit(engine: &Engine, item: u64, tally: &Tally) {
         priority: [Priority::Normal, Priority::High][usize::from(one_in(4))],
         must_fit: one_in(4),
         waker: one_in(2).then(|| waker.clone()),
+        origin: Origin::here(),
     };
     let Ok(mut placed) = engine.place(item, terms) else {
         tally.came_back.fetch_add(1, Ordering::SeqCst);

@@ -10,6 +10,7 @@ use super::queue::Batch;
 use super::{Cause, Next, Outcome, Ready, Shared, State};
 use crate::after::{After, drop_each};
 use crate::error::SubmitError;
+use crate::observe::Origins;
 use crate::settings::Gather;
 use crate::stats::Reason;
 use crate::sync::Ordering;
@@ -92,7 +93,7 @@ impl<T, R, E> Shared<T, R, E> {
             if self.rules.leases && ready != Ready::Leased {
                 return Next::Lease;
             }
-            let batch = self.take(state, worker, now, after);
+            let (batch, origins) = self.take(state, worker, now, after);
             if !batch.is_empty() {
                 let reason = match reason {
                     // A smaller batch of a more urgent lane went before it.
@@ -101,7 +102,7 @@ impl<T, R, E> Shared<T, R, E> {
                 };
                 state.counts.batch_closed(reason, batch.len());
                 state.hand_over(after);
-                return Next::Batch(batch);
+                return Next::Batch(batch, origins);
             }
         }
     }
@@ -163,10 +164,11 @@ impl<T, R, E> Shared<T, R, E> {
         worker: usize,
         now: Option<Timestamp>,
         after: &mut After<T, R, E>,
-    ) -> Vec<T> {
+    ) -> (Vec<T>, Origins) {
         state.resign(worker);
         let bounds = self.bounds();
         let mut items = Vec::new();
+        let mut origins = Origins::new();
         let mut weight = 0_usize;
         while let Some(mut batch) = if items.is_empty() {
             state.queue.pop()
@@ -195,8 +197,9 @@ impl<T, R, E> Shared<T, R, E> {
                 items.reserve(batch.live);
             }
             for slot in batch.slots.iter_mut() {
-                if let Some(item) = slot.take() {
+                if let Some((item, origin)) = slot.take() {
                     items.push(item);
+                    origins.add(origin);
                 }
             }
             weight = weight.saturating_add(batch.weight);
@@ -211,7 +214,7 @@ impl<T, R, E> Shared<T, R, E> {
             desk.since = now.unwrap_or(Timestamp::ZERO);
         }
         state.settle(after);
-        items
+        (items, origins)
     }
 
     /// Gives each submitter of the worker's batch its own; what the worker is to do next.

@@ -9,6 +9,7 @@ use overdrive_core::park::Parker;
 use super::hub::{Hub, Turn};
 use crate::after::After;
 use crate::engine::{Next, Ready};
+use crate::observe::Observed;
 use crate::workers::{caught, employ};
 
 /// A real worker's place. Left in whatever way the worker ends.
@@ -64,8 +65,11 @@ where
             thread::yield_now();
             next = duty.next(Ready::Ticked, &mut after);
         }
-        if let Next::Batch(items) = next {
-            let returned = caught(|| handler(duty.key(), items));
+        if let Next::Batch(items, origins) = next {
+            let returned = caught(|| {
+                let observed = Observed::begin(&hub.rules.name, items.len(), origins);
+                observed.run(|| handler(duty.key(), items))
+            });
             duty.deliver(returned.into(), &mut after);
         }
     }
@@ -104,8 +108,10 @@ where
             crate::tasks::tick().await;
             next = duty.next(Ready::Ticked, &mut after);
         }
-        if let Next::Batch(items) = next {
+        if let Next::Batch(items, origins) = next {
+            let (name, size) = (&*hub.rules.name, items.len());
             let call = || handler(duty.key().clone(), items);
+            let call = || crate::observe::observed(name, size, origins, call);
             let returned = crate::tasks::caught_for(hub, call).await;
             duty.deliver(returned.into(), &mut after);
         }

@@ -16,6 +16,7 @@ use super::hub::Hub;
 use crate::cell::Placed;
 use crate::engine::Terms;
 use crate::error::SubmitError;
+use crate::observe::Origin;
 use crate::workers;
 
 /// The future of [`KeyedBatcher::submit`]: the item's own result.
@@ -146,6 +147,7 @@ where
             priority: self.priority,
             must_fit: false,
             waker: Some(waker.clone()),
+            origin: Origin::here(),
         };
         match hub.place(key, item, terms) {
             Ok(found) => Stage::Placed(Spot::new(found)),

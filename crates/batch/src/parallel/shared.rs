@@ -199,6 +199,24 @@ impl ParallelBatch {
         self.counts.read()
     }
 
+    /// Sets the counters `overdrive_parallel_items_total` (by `outcome`: completed, failed, panicked,
+    /// dropped) of the facade `metrics` to the [`stats`](Self::stats), with the label `batch`, this
+    /// one's name.
+    #[cfg(feature = "metrics")]
+    pub fn report_metrics(&self) {
+        let stats = self.stats();
+        for (outcome, items) in [
+            ("completed", stats.completed),
+            ("failed", stats.failed),
+            ("panicked", stats.panicked),
+            ("dropped", stats.dropped),
+        ] {
+            let name = self.name().to_owned();
+            metrics::counter!("overdrive_parallel_items_total", "batch" => name, "outcome" => outcome)
+                .absolute(items);
+        }
+    }
+
     /// The label given to the builder.
     #[must_use]
     pub fn name(&self) -> &str {
