@@ -54,6 +54,13 @@ pub(crate) fn one_worker<W: Work>(work: W, limits: Limits) -> Ours<W> {
     built(work, limited(limits).workers(1))
 }
 
+/// The submitters run the batches themselves.
+pub(crate) fn inline(_: Noop, limits: Limits) -> Ours<Noop> {
+    let add = |items: Vec<u64>| Ok::<_, Infallible>(items.into_iter().map(answer).collect());
+    let built = limited(limits).build_inline(add);
+    Ours(built.expect("the settings are valid"))
+}
+
 /// With room for all who wait.
 pub(crate) fn roomy<W: Work>(work: W, limits: Limits) -> Ours<W> {
     built(work, limited(limits).capacity(16_384))

@@ -58,20 +58,21 @@ fn noop(id: &str, tasks: u64, rounds: u64) -> ClosedLoop<Noop> {
             ours::standard::<Noop>,
         )
         .row(Role::Context, "immediate", VERSION, ours::immediate)
-        .row(Role::Context, "one worker", VERSION, ours::one_worker);
+        .row(Role::Context, "one worker", VERSION, ours::one_worker)
+        .row(Role::Context, "run by submitters", VERSION, ours::inline);
     all_peers(mpsc_oneshot(rows))
 }
 
 fn noop_100() -> Scenario {
-    noop("batch/noop_100", 100, 10).scenario()
+    noop("batch/noop_100", 100, 50).scenario()
 }
 
 fn noop_1000() -> Scenario {
-    noop("batch/noop_1000", 1_000, 10).scenario()
+    noop("batch/noop_1000", 1_000, 50).scenario()
 }
 
 fn noop_10000() -> Scenario {
-    noop("batch/noop_10000", 10_000, 6)
+    noop("batch/noop_10000", 10_000, 20)
         .row(Role::Context, "capacity 16,384", VERSION, ours::roomy)
         .scenario()
         .slow()
@@ -111,12 +112,13 @@ fn lone_loop() -> Scenario {
             ours::standard::<Noop>,
         )
         .row(Role::Context, "immediate", VERSION, ours::immediate)
+        .row(Role::Context, "run by submitters", VERSION, ours::inline)
         .row(Role::Context, "linger 1 ms", VERSION, ours::linger_1ms);
     let rows = mpsc_oneshot(rows);
     #[cfg(feature = "batch-peers")]
     let rows = {
         let rows = peers::without_delay(peers::prompt(rows));
-        peers::timed(Role::Context, peers::loaders(rows))
+        peers::timed(Role::Context, rows)
     };
     rows.scenario()
 }
@@ -129,7 +131,7 @@ fn cpu_20us_100() -> Scenario {
     .input("u64; batches of up to 100; a runtime with two workers")
     .threads(&[2])
     .check_ops(2);
-    let rows = ClosedLoop::new(scenario, 100, 10, LIMITS)
+    let rows = ClosedLoop::new(scenario, 100, 50, LIMITS)
         .row(
             Role::Ours,
             "overdrive-batch",

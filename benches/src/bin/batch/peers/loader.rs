@@ -25,6 +25,12 @@ pub(super) fn new<C: Cost>(cost: C, limits: Limits) -> Dataloader<C> {
     Dataloader(loader.with_max_batch_size(limits.max_size))
 }
 
+/// Without letting others run first, ten times by default.
+pub(super) fn without_yields<C: Cost>(cost: C, limits: Limits) -> Dataloader<C> {
+    let Dataloader(loader) = new(cost, limits);
+    Dataloader(loader.with_yield_count(0))
+}
+
 impl<C: Cost> Submit<C> for Dataloader<C> {
     async fn submit(&mut self, n: u64) -> u64 {
         self.0.load(n).await

@@ -93,12 +93,18 @@ pub(crate) fn by_key(rows: ClosedLoop<Noop>) -> ClosedLoop<Noop> {
     )
 }
 
-/// Those of [`timed`] that can be set not to wait.
-pub(crate) fn without_delay<W: Work>(rows: ClosedLoop<W>) -> ClosedLoop<W> {
+/// Those of [`timed`] and [`loaders`] that can be set not to wait.
+pub(crate) fn without_delay<C: Cost>(rows: ClosedLoop<C>) -> ClosedLoop<C> {
     rows.row(
         Role::Peer,
         "ultra-batch",
         &version("ultra-batch"),
         ultra::without_delay,
+    )
+    .row(
+        Role::Peer,
+        "dataloader",
+        &version("dataloader"),
+        loader::without_yields,
     )
 }
