@@ -24,13 +24,19 @@ pub(crate) const TAKEN: u64 = u64::MAX;
 
 /// Where arrival times start anew once there is no room for more quotas above those before: a
 /// charge would have to sleep through all of these to be mistaken.
-const LAST_BASE: u64 = 1 << 62;
+pub(crate) const LAST_BASE: u64 = 1 << 62;
 
 #[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct SharedCell {
     word: Word,
     version: AtomicU64,
+    units: Units,
+}
+
+/// What a quota is read by, to be written under a version.
+#[derive(Debug)]
+pub(crate) struct Units {
     speed: AtomicU64,
     cost: AtomicU64,
     tolerance: AtomicU64,
@@ -39,6 +45,50 @@ pub(crate) struct SharedCell {
     origin: AtomicU64,
     base: AtomicU64,
     end: AtomicU64,
+}
+
+impl Units {
+    pub(crate) fn new(gcra: &Gcra) -> Self {
+        Self {
+            speed: AtomicU64::new(gcra.speed),
+            cost: AtomicU64::new(gcra.cost),
+            tolerance: AtomicU64::new(gcra.tolerance),
+            burst: AtomicU64::new(gcra.burst),
+            lost: AtomicU64::new(gcra.lost),
+            origin: AtomicU64::new(gcra.origin),
+            base: AtomicU64::new(gcra.base),
+            end: AtomicU64::new(gcra.end),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn load(&self) -> Gcra {
+        Gcra {
+            speed: self.speed.load(Ordering::Relaxed),
+            cost: self.cost.load(Ordering::Relaxed),
+            tolerance: self.tolerance.load(Ordering::Relaxed),
+            burst: self.burst.load(Ordering::Relaxed),
+            lost: self.lost.load(Ordering::Relaxed),
+            origin: self.origin.load(Ordering::Relaxed),
+            base: self.base.load(Ordering::Relaxed),
+            end: self.end.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(crate) fn store(&self, gcra: &Gcra) {
+        for (part, value) in [
+            (&self.speed, gcra.speed),
+            (&self.cost, gcra.cost),
+            (&self.tolerance, gcra.tolerance),
+            (&self.burst, gcra.burst),
+            (&self.lost, gcra.lost),
+            (&self.origin, gcra.origin),
+            (&self.base, gcra.base),
+            (&self.end, gcra.end),
+        ] {
+            part.store(value, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Alone on its line, so that readers of the quota do not wait for those who charge.
@@ -63,14 +113,7 @@ impl SharedCell {
         Self {
             word: Word(AtomicU64::new(gcra.base)),
             version: AtomicU64::new(0),
-            speed: AtomicU64::new(gcra.speed),
-            cost: AtomicU64::new(gcra.cost),
-            tolerance: AtomicU64::new(gcra.tolerance),
-            burst: AtomicU64::new(gcra.burst),
-            lost: AtomicU64::new(gcra.lost),
-            origin: AtomicU64::new(gcra.origin),
-            base: AtomicU64::new(gcra.base),
-            end: AtomicU64::new(gcra.end),
+            units: Units::new(gcra),
         }
     }
 
@@ -78,7 +121,7 @@ impl SharedCell {
     #[inline(always)]
     pub(crate) fn check(&self, now: Timestamp, n: u64) -> Result<Answer, Busy> {
         let version = self.version.load(Ordering::Acquire);
-        let gcra = self.gcra();
+        let gcra = self.units.load();
         let units = gcra.units(now);
         loop {
             // Acquire: if it is of a later quota, the look at the version below sees that.
@@ -138,7 +181,7 @@ impl SharedCell {
     /// A quota and an arrival time that belong together, or did a moment ago.
     pub(crate) fn look(&self) -> Result<(Gcra, Arrival), Busy> {
         let version = self.version.load(Ordering::Acquire);
-        let gcra = self.gcra();
+        let gcra = self.units.load();
         let arrival = self.word.0.load(Ordering::Acquire);
         fence(Ordering::Acquire);
         let moved = version & 1 != 0 || self.version.load(Ordering::Relaxed) != version;
@@ -146,20 +189,6 @@ impl SharedCell {
             return Err(Busy);
         }
         Ok((gcra, arrival))
-    }
-
-    #[inline(always)]
-    fn gcra(&self) -> Gcra {
-        Gcra {
-            speed: self.speed.load(Ordering::Relaxed),
-            cost: self.cost.load(Ordering::Relaxed),
-            tolerance: self.tolerance.load(Ordering::Relaxed),
-            burst: self.burst.load(Ordering::Relaxed),
-            lost: self.lost.load(Ordering::Relaxed),
-            origin: self.origin.load(Ordering::Relaxed),
-            base: self.base.load(Ordering::Relaxed),
-            end: self.end.load(Ordering::Relaxed),
-        }
     }
 
     /// For the holder of the lock, which must not have it.
@@ -197,18 +226,7 @@ impl SharedCell {
         self.version
             .store(version.wrapping_add(1), Ordering::Relaxed);
         fence(Ordering::Release);
-        for (part, value) in [
-            (&self.speed, next.speed),
-            (&self.cost, next.cost),
-            (&self.tolerance, next.tolerance),
-            (&self.burst, next.burst),
-            (&self.lost, next.lost),
-            (&self.origin, next.origin),
-            (&self.base, next.base),
-            (&self.end, next.end),
-        ] {
-            part.store(value, Ordering::Relaxed);
-        }
+        self.units.store(&next);
         self.version
             .store(version.wrapping_add(2), Ordering::Release);
         next

@@ -180,12 +180,6 @@ impl Gcra {
         self.charged(arrival, self.units(now), cost)
     }
 
-    /// The arrival time once `n` tokens were given back.
-    pub(crate) fn refund(&self, arrival: Arrival, n: u64) -> Arrival {
-        let credit = n.saturating_mul(self.cost);
-        arrival.saturating_sub(credit).max(self.base.min(arrival))
-    }
-
     /// The whole tokens that are to be had now.
     pub(crate) fn remaining(&self, arrival: Arrival, now: Timestamp) -> u64 {
         let owed = arrival.saturating_sub(self.units(now));

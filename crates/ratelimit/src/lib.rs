@@ -50,6 +50,7 @@ mod counts;
 mod drain;
 mod error;
 mod exact;
+mod fifo;
 #[cfg(feature = "tokio")]
 mod future;
 mod gcra;
@@ -85,7 +86,7 @@ pub use leased::{LeasedLimiter, LeasedLimiterBuilder, MAX_LEASES};
 pub use limiter::{RateLimiter, Snapshot};
 pub use limiter_builder::{DEFAULT_MAX_WAITERS, MAX_WAITERS, RateLimiterBuilder};
 pub use lines::{MAX_PASSED, Shedding};
-pub use overdrive_core::{Clock, ConfigError, Deadline, DrainReport, Priority, clock};
+pub use overdrive_core::{Clock, ConfigError, Deadline, DrainReport, Priority, TimeBudget, clock};
 pub use permit::{Acquire, OwnedPermit, Permit};
 pub use policy::LimitPolicy;
 pub use quota::{Carry, MAX_PERIOD, MAX_TOKENS, Quota};
