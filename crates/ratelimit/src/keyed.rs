@@ -579,7 +579,7 @@ impl<K: ?Sized, S: BuildHasher, C: Clock> KeyedLimiterBuilder<K, S, C> {
 }
 
 /// Seven tenths of the slots are used at capacity.
-fn slots_for(capacity: usize) -> usize {
+pub(crate) fn slots_for(capacity: usize) -> usize {
     if cfg!(overdrive_loom) {
         return capacity;
     }
