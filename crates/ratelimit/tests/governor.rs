@@ -63,7 +63,7 @@ fn a_flood_uses_the_places_of_idle_keys_again_and_frees_no_limited_one() {
         assert!(limiter.check_key(&key).is_err());
         clock.advance(Duration::from_micros(1_500));
     }
-    assert!(limiter.len() > 0);
+    assert!(!limiter.is_empty());
     clock.advance(Duration::from_secs(2));
     limiter.retain_recent();
     assert!(limiter.is_empty());
