@@ -11,6 +11,10 @@
 //! 5. No arrival time of one quota is ever one of a later quota (`base` grows, see
 //!    [`SharedCell::change`]).
 //!
+//! 6. `denied_until` is a moment before which no check of one token is allowed, or zero. It is written
+//!    by the holder of the lock only, who sets it to zero before it may lower the arrival time or
+//!    change the quota. Everybody else only makes the arrival time later, so that it stays true.
+//!
 //! A check that read a mixture of two quotas therefore fails: either `version` has moved when it
 //! looks again, or its arrival time belongs to the older quota, and the exchange does not find it.
 
@@ -31,6 +35,7 @@ pub(crate) const LAST_BASE: u64 = 1 << 62;
 pub(crate) struct SharedCell {
     word: Word,
     version: AtomicU64,
+    denied_until: AtomicU64,
     units: Units,
 }
 
@@ -113,7 +118,24 @@ impl SharedCell {
         Self {
             word: Word(AtomicU64::new(gcra.base)),
             version: AtomicU64::new(0),
+            denied_until: AtomicU64::new(0),
             units: Units::new(gcra),
+        }
+    }
+
+    /// How long one token is known to be out of reach; zero if that is not known.
+    #[inline(always)]
+    pub(crate) fn denied_for(&self, now: Timestamp) -> u64 {
+        let until = self.denied_until.load(Ordering::Relaxed);
+        until.saturating_sub(now.as_nanos())
+    }
+
+    /// For the holder of the lock, which has not taken the cell: remembers until when one token is out
+    /// of reach.
+    pub(crate) fn remember_denial(&self, now: Timestamp) {
+        if let Ok((gcra, arrival)) = self.look() {
+            let until = now.saturating_add(gcra.delay(arrival, now, 0, 1));
+            self.denied_until.store(until.as_nanos(), Ordering::Relaxed);
         }
     }
 
@@ -193,6 +215,9 @@ impl SharedCell {
 
     /// For the holder of the lock, which must not have it.
     pub(crate) fn take(&self) -> Arrival {
+        if !removed(Mutant::KeepTheDenial) {
+            self.denied_until.store(0, Ordering::Relaxed);
+        }
         let arrival = self.word.0.swap(TAKEN, Ordering::AcqRel);
         debug_assert_ne!(arrival, TAKEN, "taken once");
         arrival

@@ -23,8 +23,10 @@ use crate::wait::Queue;
 /// who wait are served in the order in which they came, and a check does not take what they wait
 /// for. Clones are handles to the same limiter.
 ///
-/// GCRA in one word of memory: a check costs a reading of the clock and, if it is allowed, one
-/// compare-exchange; a denial writes nothing that is shared. While somebody waits, and during
+/// GCRA in one word: a check costs a reading of the clock and, if it is allowed, one
+/// compare-exchange; a denial writes nothing that is shared, but that one of a millisecond or more is
+/// remembered for those who ask meanwhile. (Beside the word there are counters, a line of 64 bytes for
+/// each of twice as many threads as the machine has cores, 64 at most.) While somebody waits, and during
 /// [`refund`](Self::refund), [`reserve`](Self::reserve) and [`set_quota`](Self::set_quota), checks
 /// take a lock. Nothing is allocated but a place in the queue for those who wait.
 ///
@@ -221,6 +223,11 @@ impl<C: Clock> RateLimiter<C> {
     pub fn check(&self) -> Result<(), Denied> {
         let inner = &*self.inner;
         let now = inner.clock.now();
+        let denied_for = inner.cell.denied_for(now);
+        if denied_for > 0 {
+            inner.count_denied();
+            return Err(Denied::after(Duration::from_nanos(denied_for)));
+        }
         match inner.cell.check(now, 1) {
             Ok(Answer::Allowed) => {
                 inner.count_allowed(1);
@@ -228,6 +235,10 @@ impl<C: Clock> RateLimiter<C> {
             }
             Ok(Answer::Denied(gcra, arrival)) => {
                 inner.count_denied();
+                // That long it is worth a lock.
+                if gcra.is_far(arrival, now) {
+                    self.remember_denial(now);
+                }
                 let retry_after = gcra.delay(arrival, now, 0, 1);
                 Err(Denied::after(retry_after))
             }
@@ -264,6 +275,17 @@ impl<C: Clock> RateLimiter<C> {
                 Err(CheckError::ExceedsBurst { asked: n, burst })
             }
             Err(Busy) => self.check_n_held(now, n),
+        }
+    }
+
+    /// Checks that come until then need not look at the quota.
+    #[cold]
+    fn remember_denial(&self, now: Timestamp) {
+        if let Ok(state) = self.inner.state.try_lock() {
+            // While somebody waits the cell is taken.
+            if state.kept.is_none() {
+                self.inner.cell.remember_denial(now);
+            }
         }
     }
 

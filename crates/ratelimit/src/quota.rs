@@ -41,7 +41,7 @@ pub const MAX_TOKENS: u64 = 1 << 40;
 /// The longest period of a quota.
 pub const MAX_PERIOD: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// The highest rate: then 64 bits of its units last for 36 years.
+/// The highest rate: then 63 bits of its units last for 18 years.
 const MAX_PER_NANO: u128 = 16;
 
 /// What becomes of the tokens that are there when a quota is replaced.

@@ -18,6 +18,8 @@ pub(crate) use std::{
 pub(crate) enum Mutant {
     /// Who puts a key in does so without the lock of its stripe.
     EnterUnlocked,
+    /// A denial that was remembered is not forgotten when the cell is taken.
+    KeepTheDenial,
     /// Who waits for a permit looks for one before those who give one back know of it.
     LookWithoutMark,
     /// Who puts a key in does not wait for slots that change hands.

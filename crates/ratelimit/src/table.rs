@@ -33,9 +33,6 @@ use crate::sync::{AtomicU64, Mutant, Mutex, MutexGuard, Ordering, fence, removed
 /// Slots of a bucket, which is two cache lines.
 const BUCKET: usize = if cfg!(overdrive_loom) { 1 } else { 8 };
 
-/// Slots of a cache line.
-const LINE: usize = if cfg!(overdrive_loom) { 1 } else { 4 };
-
 /// One bucket of the third part for so many others. None in models, where the others are few.
 const BUCKETS_PER_SPILL: usize = 64;
 
@@ -205,22 +202,21 @@ impl Table {
     /// The key's slot. A tag that is read may be out of date by the time that it is used.
     #[inline(always)]
     fn find(&self, key: Key) -> Option<&Slot> {
-        self.find_in(key.first, key.tag)
-            .or_else(|| self.find_in(key.second, key.tag))
-            .or_else(|| self.find_in(self.spill(key)?, key.tag))
+        let buckets = [self.bucket(key.first), self.bucket(key.second)];
+        // Without a branch for each slot or line, none of which could be foreseen; and what is not in
+        // the cache is fetched at the same time.
+        let found = find_in(buckets[0], key.tag) | find_in(buckets[1], key.tag) << BUCKET;
+        if found == 0 {
+            return self.find_spilled(key);
+        }
+        let at = found.trailing_zeros() as usize;
+        Some(&buckets[at / BUCKET][at % BUCKET])
     }
 
-    #[inline(always)]
-    fn find_in(&self, bucket: usize, tag: u64) -> Option<&Slot> {
-        // By line: the second is only touched if need be. And within a line without a branch for
-        // each slot, none of which could be foreseen.
-        self.bucket(bucket).chunks_exact(LINE).find_map(|line| {
-            let mut found = 0_u32;
-            for (i, slot) in line.iter().enumerate() {
-                found |= u32::from(slot.tag.load(Ordering::Relaxed) == tag) << i;
-            }
-            line.get(found.trailing_zeros() as usize)
-        })
+    #[cold]
+    fn find_spilled(&self, key: Key) -> Option<&Slot> {
+        let bucket = self.bucket(self.spill(key)?);
+        bucket.get(find_in(bucket, key.tag).trailing_zeros() as usize)
     }
 
     /// Waits for the end of a change.
@@ -495,6 +491,16 @@ impl Slot {
             .store(if claimed { own } else { tag }, Ordering::Release);
         claimed
     }
+}
+
+/// Which slots have that tag, as bits.
+#[inline(always)]
+fn find_in(bucket: &[Slot; BUCKET], tag: u64) -> u32 {
+    let mut found = 0_u32;
+    for (i, slot) in bucket.iter().enumerate() {
+        found |= u32::from(slot.tag.load(Ordering::Relaxed) == tag) << i;
+    }
+    found
 }
 
 /// Spreads 64 bits evenly over `0..n`.

@@ -27,6 +27,8 @@ const CAPACITY: f64 = 800.0;
 struct Server {
     random: fastrand::Rng,
     work: Duration,
+    /// The share of answers that fail whatever the load.
+    noise: f64,
 }
 
 impl Server {
@@ -61,7 +63,9 @@ fn goodput(
             in_work.pop();
             clock.advance_to(ends);
             let (permit, began) = permits[at].take().unwrap();
-            if ends.saturating_since(began) <= PATIENCE {
+            if server.random.f64() < server.noise {
+                permit.overload();
+            } else if ends.saturating_since(began) <= PATIENCE {
                 good += u64::from(ends >= measured_from);
                 permit.success();
             } else {
@@ -84,6 +88,7 @@ fn server() -> Server {
     Server {
         random: fastrand::Rng::with_seed(7),
         work: WORK,
+        noise: 0.0,
     }
 }
 
@@ -143,6 +148,24 @@ fn vegas_comes_close_to_the_best_fixed_limit_also_under_threefold_load() {
 #[test]
 fn gradient2_comes_close_to_the_best_fixed_limit_also_under_threefold_load() {
     comes_close(LimitPolicy::gradient2());
+}
+
+#[test]
+fn failures_that_are_noise_cost_little_under_threefold_load() {
+    let load = 3.0 * CAPACITY;
+    let peak = best_fixed(load);
+    for policy in [
+        LimitPolicy::aimd(WORK.mul_f64(1.2)),
+        LimitPolicy::vegas(),
+        LimitPolicy::gradient2(),
+    ] {
+        let clock = ManualClock::new();
+        let limit = adaptive(policy.clone(), &clock);
+        let mut server = server();
+        server.noise = 0.004;
+        let got = goodput(&limit, &clock, &mut server, load, 80);
+        assert!(got >= 0.9 * peak, "{policy:?}: {got} of {peak}");
+    }
 }
 
 #[test]
