@@ -161,7 +161,10 @@ impl<K: Hash, S: BuildHasher> StateStore for BoundedStore<K, S> {
             answer: Cell::new(None),
         };
         let key = self.table.key(self.hasher.hash_one(key));
-        let charge = self.table.charge(key, &question, 0, WhenFull::Refuse);
+        let charge = self
+            .table
+            .charge(key, 0, |arrival| question.admit(arrival))
+            .unwrap_or_else(|| self.table.enter(key, &question, 0, WhenFull::Refuse));
         if matches!(charge, Charge::Full(_)) {
             self.overflowed.fetch_add(1, Ordering::Relaxed);
         }

@@ -382,22 +382,55 @@ impl<S: BuildHasher, C: Clock> Inner<S, C> {
     /// For `n` from one to the burst.
     #[inline(always)]
     fn take(&self, key: Key, now: Timestamp, n: u64) -> Result<(), Denied> {
-        let (version, gcra) = self.terms();
-        match self.charge(key, now, n, version, &gcra) {
-            Charge::Allowed { reclaimed } => {
-                self.counts.add(ALLOWED, 1);
-                if reclaimed {
-                    self.counts.add(RECLAIMED, 1);
-                }
-                Ok(())
-            }
-            Charge::Denied(arrival) => self.denied(&gcra, arrival, now, n),
-            other => self.take_otherwise(other, key, now, n, &gcra),
+        if self.table.version() != 0 {
+            return self.take_later(key, now, n);
         }
+        // By reference: a copy would go through memory at each check.
+        self.take_by(key, now, n, 0, &self.first)
+    }
+
+    /// Once there was another quota.
+    #[inline(never)]
+    fn take_later(&self, key: Key, now: Timestamp, n: u64) -> Result<(), Denied> {
+        let (version, gcra) = self.terms();
+        if n > gcra.burst {
+            // It became smaller since that was looked at.
+            return self.denied(&gcra, u64::MAX - 1, now, n);
+        }
+        self.take_by(key, now, n, version, &gcra)
     }
 
     #[inline(always)]
-    fn charge(&self, key: Key, now: Timestamp, n: u64, version: u64, gcra: &Gcra) -> Charge {
+    fn take_by(
+        &self,
+        key: Key,
+        now: Timestamp,
+        n: u64,
+        version: u64,
+        gcra: &Gcra,
+    ) -> Result<(), Denied> {
+        let (units, cost) = (gcra.units(now), n.wrapping_mul(gcra.cost));
+        let admit = |arrival| gcra.admit(arrival, units, cost);
+        match self.table.charge(key, version, admit) {
+            Some(Charge::Allowed { .. }) => {
+                self.counts.add(ALLOWED, 1);
+                Ok(())
+            }
+            Some(Charge::Denied(arrival)) => self.denied(gcra, arrival, now, n),
+            _ => self.enter(key, now, n, version, gcra),
+        }
+    }
+
+    /// A key that was not found.
+    #[inline(never)]
+    fn enter(
+        &self,
+        key: Key,
+        now: Timestamp,
+        n: u64,
+        version: u64,
+        gcra: &Gcra,
+    ) -> Result<(), Denied> {
         let present = Present {
             gcra,
             units: gcra.units(now),
@@ -405,54 +438,32 @@ impl<S: BuildHasher, C: Clock> Inner<S, C> {
             key,
             overflow: self.overflow.as_ref(),
         };
-        self.table.charge(key, &present, version, self.when_full)
+        match self.table.enter(key, &present, version, self.when_full) {
+            Charge::Allowed { reclaimed } => {
+                if reclaimed {
+                    self.counts.add(RECLAIMED, 1);
+                }
+            }
+            Charge::Denied(arrival) => return self.denied(gcra, arrival, now, n),
+            Charge::Full(answer) => {
+                self.counts.add(OVERFLOWED, 1);
+                if let Err(arrival) = answer {
+                    // Where nothing is shared, a token of a full bucket.
+                    let n = if self.overflow.is_some() { n } else { 1 };
+                    return self.denied(gcra, arrival, now, n);
+                }
+            }
+            Charge::Evicted => self.counts.add(EVICTED, 1),
+            Charge::Changed => return self.take_later(key, now, n),
+        }
+        self.counts.add(ALLOWED, 1);
+        Ok(())
     }
 
     #[inline(always)]
     fn denied(&self, gcra: &Gcra, arrival: Arrival, now: Timestamp, n: u64) -> Result<(), Denied> {
         self.counts.add(DENIED, 1);
         Err(Denied::after(gcra.delay(arrival, now, 0, n)))
-    }
-
-    #[cold]
-    fn take_otherwise(
-        &self,
-        charge: Charge,
-        key: Key,
-        now: Timestamp,
-        n: u64,
-        gcra: &Gcra,
-    ) -> Result<(), Denied> {
-        match charge {
-            Charge::Changed => {
-                let (version, gcra) = self.terms();
-                // The new quota's burst may be smaller.
-                if n > gcra.burst {
-                    return self.denied(&gcra, u64::MAX - 1, now, n);
-                }
-                match self.charge(key, now, n, version, &gcra) {
-                    Charge::Allowed { .. } => self.counts.add(ALLOWED, 1),
-                    Charge::Denied(arrival) => return self.denied(&gcra, arrival, now, n),
-                    other => return self.take_otherwise(other, key, now, n, &gcra),
-                }
-            }
-            Charge::Full(Ok(())) => {
-                self.counts.add(OVERFLOWED, 1);
-                self.counts.add(ALLOWED, 1);
-            }
-            Charge::Full(Err(arrival)) => {
-                self.counts.add(OVERFLOWED, 1);
-                // Where nothing is shared, a token of a full bucket.
-                let n = if self.overflow.is_some() { n } else { 1 };
-                return self.denied(gcra, arrival, now, n);
-            }
-            Charge::Evicted => {
-                self.counts.add(EVICTED, 1);
-                self.counts.add(ALLOWED, 1);
-            }
-            Charge::Allowed { .. } | Charge::Denied(_) => unreachable!("settled by the caller"),
-        }
-        Ok(())
     }
 }
 

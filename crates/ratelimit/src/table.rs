@@ -33,8 +33,14 @@ use crate::sync::{AtomicU64, Mutant, Mutex, MutexGuard, Ordering, fence, removed
 /// Slots of a bucket, which is two cache lines.
 const BUCKET: usize = if cfg!(overdrive_loom) { 1 } else { 8 };
 
+/// Slots of a cache line.
+const LINE: usize = if cfg!(overdrive_loom) { 1 } else { 4 };
+
 /// One bucket of the third part for so many others. None in models, where the others are few.
 const BUCKETS_PER_SPILL: usize = 64;
+
+/// A bucket in which fewer keys owe something is not spared.
+const ROOMY: i32 = if cfg!(overdrive_loom) { 1 } else { 5 };
 
 const STRIPES: usize = if cfg!(overdrive_loom) { 2 } else { 64 };
 
@@ -199,24 +205,30 @@ impl Table {
         self.buckets_of(key).flat_map(|bucket| self.bucket(bucket))
     }
 
-    /// The key's slot. A tag that is read may be out of date by the time that it is used.
+    /// The key's slot, but for the third part. A tag that is read may be out of date by the time that
+    /// it is used.
     #[inline(always)]
     fn find(&self, key: Key) -> Option<&Slot> {
-        let buckets = [self.bucket(key.first), self.bucket(key.second)];
-        // Without a branch for each slot or line, none of which could be foreseen; and what is not in
-        // the cache is fetched at the same time.
-        let found = find_in(buckets[0], key.tag) | find_in(buckets[1], key.tag) << BUCKET;
-        if found == 0 {
-            return self.find_spilled(key);
-        }
-        let at = found.trailing_zeros() as usize;
-        Some(&buckets[at / BUCKET][at % BUCKET])
+        self.find_in(key.first, key.tag)
+            .or_else(|| self.find_in(key.second, key.tag))
     }
 
-    #[cold]
-    fn find_spilled(&self, key: Key) -> Option<&Slot> {
-        let bucket = self.bucket(self.spill(key)?);
-        bucket.get(find_in(bucket, key.tag).trailing_zeros() as usize)
+    fn find_anywhere(&self, key: Key) -> Option<&Slot> {
+        self.find(key)
+            .or_else(|| self.find_in(self.spill(key)?, key.tag))
+    }
+
+    #[inline(always)]
+    fn find_in(&self, bucket: usize, tag: u64) -> Option<&Slot> {
+        // By line: the second is only touched if need be. And within a line without a branch for
+        // each slot, none of which could be foreseen.
+        self.bucket(bucket).chunks_exact(LINE).find_map(|line| {
+            let mut found = 0_u32;
+            for (i, slot) in line.iter().enumerate() {
+                found |= u32::from(slot.tag.load(Ordering::Relaxed) == tag) << i;
+            }
+            line.get(found.trailing_zeros() as usize)
+        })
     }
 
     /// Waits for the end of a change.
@@ -236,21 +248,17 @@ impl Table {
         self.version.load(Ordering::Relaxed) == version
     }
 
-    /// Charges the key by terms of that version, if they allow it.
+    /// Charges a key that is held: `None` if it is not, as far as is seen. What is in
+    /// [`Terms::admit`] for [`enter`](Self::enter), as a closure that stays in registers.
     #[inline(always)]
     pub(crate) fn charge(
         &self,
         key: Key,
-        terms: &impl Terms,
         version: u64,
-        when_full: WhenFull,
-    ) -> Charge {
-        if let Some(slot) = self.find(key) {
-            if let Some(charge) = self.charge_slot(slot, key, terms, version) {
-                return charge;
-            }
-        }
-        self.enter(key, terms, version, when_full)
+        admit: impl Fn(Arrival) -> Option<Arrival>,
+    ) -> Option<Charge> {
+        let slot = self.find(key)?;
+        self.charge_slot(slot, key, version, admit)
     }
 
     /// `None` if the slot is no longer the key's, or the terms are no longer these.
@@ -259,8 +267,8 @@ impl Table {
         &self,
         slot: &Slot,
         key: Key,
-        terms: &impl Terms,
         version: u64,
+        admit: impl Fn(Arrival) -> Option<Arrival>,
     ) -> Option<Charge> {
         loop {
             // Acquire: with another owner's arrival time comes the tag that it set before, and with
@@ -273,7 +281,7 @@ impl Table {
             if !self.is(version) && !removed(Mutant::TrustTheQuota) {
                 return None;
             }
-            let Some(next) = terms.admit(arrival) else {
+            let Some(next) = admit(arrival) else {
                 return Some(Charge::Denied(arrival));
             };
             if slot.replace(arrival, next) {
@@ -287,8 +295,14 @@ impl Table {
         stripe.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    #[inline(never)]
-    fn enter(&self, key: Key, terms: &impl Terms, version: u64, when_full: WhenFull) -> Charge {
+    /// Charges a key that was not found, and puts it in.
+    pub(crate) fn enter(
+        &self,
+        key: Key,
+        terms: &impl Terms,
+        version: u64,
+        when_full: WhenFull,
+    ) -> Charge {
         let lock = self.stripe(key);
         let _unlocked_for_a_control = if removed(Mutant::EnterUnlocked) {
             drop(lock);
@@ -303,7 +317,9 @@ impl Table {
             // It can have been put in, or be on its way back after somebody tried to take its slot.
             match self.seek(key) {
                 Seek::Found(slot) => {
-                    if let Some(charge) = self.charge_slot(slot, key, terms, version) {
+                    if let Some(charge) =
+                        self.charge_slot(slot, key, version, |arrival| terms.admit(arrival))
+                    {
                         return charge;
                     }
                     continue;
@@ -336,11 +352,19 @@ impl Table {
     /// key is not this one's and will not be.
     fn seek(&self, key: Key) -> Seek<'_> {
         let mut seek = Seek::Absent;
-        for slot in self.candidates(key) {
-            match slot.tag.load(Ordering::Acquire) {
-                tag if tag == key.tag => return Seek::Found(slot),
-                BUSY => seek = Seek::Busy,
-                _ => {}
+        for bucket in self.buckets_of(key) {
+            let bucket = self.bucket(bucket);
+            let (mut found, mut busy) = (0_u32, false);
+            for (i, slot) in bucket.iter().enumerate() {
+                let tag = slot.tag.load(Ordering::Acquire);
+                found |= u32::from(tag == key.tag) << i;
+                busy |= tag == BUSY;
+            }
+            if let Some(slot) = bucket.get(found.trailing_zeros() as usize) {
+                return Seek::Found(slot);
+            }
+            if busy {
+                seek = Seek::Busy;
             }
         }
         seek
@@ -362,8 +386,13 @@ impl Table {
             }
             (live, free)
         };
-        let (one, other) = (look(key.first), look(key.second));
-        let free = if other.0 < one.0 { other.1 } else { one.1 };
+        let ((live, one), (other_live, other)) = (look(key.first), look(key.second));
+        let other_first = match (&one, &other) {
+            // Who rested a moment may come back, so while there is room the longest rest counts.
+            (Some(one), Some(other)) if live.max(other_live) < ROOMY => other.arrival < one.arrival,
+            _ => other_live < live,
+        };
+        let free = if other_first { other } else { one };
         free.or_else(|| look(self.spill(key)?).1)
     }
 
@@ -386,7 +415,7 @@ impl Table {
 
     /// What the key owes, if it is held.
     pub(crate) fn look(&self, key: Key) -> Option<Arrival> {
-        let slot = self.find(key)?;
+        let slot = self.find_anywhere(key)?;
         let arrival = slot.arrival.load(Ordering::Acquire);
         (slot.tag.load(Ordering::Acquire) == key.tag).then_some(arrival)
     }
@@ -395,7 +424,7 @@ impl Table {
     pub(crate) fn forget(&self, key: Key, units: impl FnOnce() -> u64) -> bool {
         let _no_change = self.stripe(key);
         let units = units();
-        let Some(slot) = self.find(key) else {
+        let Some(slot) = self.find_anywhere(key) else {
             return false;
         };
         loop {
@@ -491,16 +520,6 @@ impl Slot {
             .store(if claimed { own } else { tag }, Ordering::Release);
         claimed
     }
-}
-
-/// Which slots have that tag, as bits.
-#[inline(always)]
-fn find_in(bucket: &[Slot; BUCKET], tag: u64) -> u32 {
-    let mut found = 0_u32;
-    for (i, slot) in bucket.iter().enumerate() {
-        found |= u32::from(slot.tag.load(Ordering::Relaxed) == tag) << i;
-    }
-    found
 }
 
 /// Spreads 64 bits evenly over `0..n`.
