@@ -39,8 +39,8 @@ pub const MAX_CONCURRENCY: usize = 1 << 40;
 /// they came. A permit that comes back is handed to the first of them, past everybody who comes
 /// later. Clones are handles to the same limit.
 ///
-/// One word (beside the counters) while nobody waits: a permit costs one atomic operation each way. Waiting
-/// takes a lock. It needs no runtime: waiting works under any executor, and with
+/// One word, beside the counters, while nobody waits: a permit costs one atomic operation each way.
+/// Waiting takes a lock. It needs no runtime: waiting works under any executor, and with
 /// [`acquire_blocking`](Self::acquire_blocking) without one.
 ///
 /// ```

@@ -54,8 +54,8 @@ pub enum OnFull {
 /// quotas of their own for some.
 ///
 /// A check of a key that is held takes no lock and copies nothing: it reads the clock, hashes the
-/// key, and looks at one or two places of 128 bytes (a third for two keys in a thousand, at
-/// capacity). A new key looks at all three and takes one of 64 locks. Memory is 23.4 bytes for each
+/// key, and looks at one or two places of 128 bytes. A new key, and at capacity two of a thousand that
+/// are held, looks at a third and takes one of 64 locks. Memory is 23.4 bytes for each
 /// key of the capacity, and the limiter's counters, taken at set-up.
 ///
 /// ```
