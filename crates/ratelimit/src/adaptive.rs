@@ -6,14 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use overdrive_core::{Clock, ConfigError, Timestamp};
+use overdrive_core::{Clock, ConfigError, TimeBudget, Timestamp};
 
 use crate::concurrency::{ConcurrencyLimit, MAX_CONCURRENCY};
+use crate::concurrency_builder::MAX_INTERVAL;
 use crate::error::{AcquireError, TryAcquireError};
 use crate::permit::OwnedPermit;
 use crate::policy::{LimitPolicy, Window};
 use crate::stats::ConcurrencyStats;
-use crate::tsc::TscClock;
+use crate::tsc::{ClockSource, TscClock};
 
 /// A concurrency limit that follows what the service behind it can take: it measures how long work
 /// takes and how it ends, and once a window sets the number of permits by a [`LimitPolicy`].
@@ -48,6 +49,7 @@ struct Inner<C> {
     range: (usize, usize),
     window: Duration,
     min_samples: u64,
+    overload_share: f64,
     overloads: AtomicU64,
     sampled: Mutex<Sampled>,
 }
@@ -69,7 +71,8 @@ impl<C: Clock> AdaptiveLimit<C> {
         Ok(self.started(permit))
     }
 
-    /// Waits for a permit. What is measured begins with the permit, not with the wait.
+    /// Waits for a permit, where [`max_waiters`](AdaptiveLimitBuilder::max_waiters) lets anybody wait.
+    /// What is measured begins with the permit, not with the wait.
     ///
     /// # Errors
     /// [`AcquireError::Closed`], [`AcquireError::QueueFull`].
@@ -154,7 +157,16 @@ impl<C: Clock> Inner<C> {
             return;
         };
         sampled.window.add(now.saturating_since(started), in_flight);
-        self.end_window(&mut sampled, now);
+        let changed = self.end_window(&mut sampled, now);
+        drop(sampled);
+        self.tell(changed);
+    }
+
+    /// Those who wait, of another limit. Their wakers are code of others, so not under the lock.
+    fn tell(&self, changed: bool) {
+        if changed {
+            self.limit.inner.look_again();
+        }
     }
 
     fn overloaded(&self, in_flight: usize) {
@@ -162,26 +174,31 @@ impl<C: Clock> Inner<C> {
         let now = self.clock.now();
         if let Ok(mut sampled) = self.sampled.try_lock() {
             sampled.window.saw(in_flight);
-            self.end_window(&mut sampled, now);
+            let changed = self.end_window(&mut sampled, now);
+            drop(sampled);
+            self.tell(changed);
         }
     }
 
-    fn end_window(&self, sampled: &mut Sampled, now: Timestamp) {
+    /// Whether there is another limit now.
+    fn end_window(&self, sampled: &mut Sampled, now: Timestamp) -> bool {
         let over = now.saturating_since(sampled.started) >= self.window;
         let overloads = self.overloads.load(Ordering::Relaxed);
         if !over || sampled.window.samples() + overloads < self.min_samples {
-            return;
+            return false;
         }
         self.overloads.fetch_sub(overloads, Ordering::Relaxed);
         let window = std::mem::take(&mut sampled.window);
         sampled.started = now;
         sampled.updates += 1;
         let before = self.limit.limit();
+        let asked = (window.samples() + overloads) as f64;
+        // So few are noise.
+        let overloads = overloads as f64 > self.overload_share * asked;
         let next = sampled.policy.next(before, &window, overloads);
         let next = next.clamp(self.range.0, self.range.1);
-        if next != before {
-            self.limit.put_limit(next);
-        }
+        self.limit.store_limit(next);
+        next != before
     }
 }
 
@@ -241,6 +258,9 @@ impl<C: Clock> fmt::Debug for AdaptivePermit<C> {
     }
 }
 
+/// The most measurements that a window can be asked to wait for.
+const MAX_SAMPLES: usize = 1_000_000;
+
 /// Sets an [`AdaptiveLimit`] up, from [`AdaptiveLimit::builder`].
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `build`"]
@@ -251,8 +271,10 @@ pub struct AdaptiveLimitBuilder<C: Clock = TscClock> {
     initial: Option<usize>,
     window: Duration,
     min_samples: u64,
+    overload_share: f64,
     max_waiters: usize,
-    clock: C,
+    budget: Option<TimeBudget>,
+    clock: ClockSource<C>,
 }
 
 impl AdaptiveLimit {
@@ -265,8 +287,10 @@ impl AdaptiveLimit {
             initial: None,
             window: Duration::from_millis(250),
             min_samples: 10,
+            overload_share: 0.01,
             max_waiters: 0,
-            clock: TscClock::new(),
+            budget: None,
+            clock: ClockSource::tsc(),
         }
     }
 }
@@ -308,9 +332,25 @@ impl<C: Clock> AdaptiveLimitBuilder<C> {
         self
     }
 
-    /// How many may wait at the same time. Default none: what is too much is refused at once.
+    /// Up to which share of a window's permits may end in an
+    /// [`overload`](AdaptivePermit::overload) without the limit becoming lower: any busy service has
+    /// one that times out now and then. From 0, where each counts, to below 1. Default a hundredth.
+    pub fn overload_share(mut self, share: f64) -> Self {
+        self.overload_share = share;
+        self
+    }
+
+    /// How many may wait at the same time. Default none: what is too much is refused at once, by
+    /// [`acquire`](AdaptiveLimit::acquire) too.
     pub fn max_waiters(mut self, n: usize) -> Self {
         self.max_waiters = n;
+        self
+    }
+
+    /// As of
+    /// [`ConcurrencyLimitBuilder::time_budget`](crate::ConcurrencyLimitBuilder::time_budget).
+    pub fn time_budget(mut self, budget: TimeBudget) -> Self {
+        self.budget = Some(budget);
         self
     }
 
@@ -323,8 +363,10 @@ impl<C: Clock> AdaptiveLimitBuilder<C> {
             initial: self.initial,
             window: self.window,
             min_samples: self.min_samples,
+            overload_share: self.overload_share,
             max_waiters: self.max_waiters,
-            clock,
+            budget: self.budget,
+            clock: ClockSource::Given(clock),
         }
     }
 
@@ -332,8 +374,9 @@ impl<C: Clock> AdaptiveLimitBuilder<C> {
     ///
     /// # Errors
     /// A lowest limit of zero, or above the highest; a highest above [`MAX_CONCURRENCY`]; an initial
-    /// one outside of the range; a window or a number of samples of zero; a policy with a number
-    /// that makes no sense; too many waiters.
+    /// one outside of the range; a window of zero or more than an hour; a number of samples of zero
+    /// or more than a million; a share outside of its bounds; a policy with a number that makes no
+    /// sense; too many waiters.
     pub fn build(self) -> Result<AdaptiveLimit<C>, ConfigError> {
         let (lowest, highest) = self.range;
         ConfigError::within("range", lowest, MAX_CONCURRENCY)?;
@@ -355,25 +398,40 @@ impl<C: Clock> AdaptiveLimitBuilder<C> {
         if self.window.is_zero() {
             return Err(ConfigError::Zero { field: "window" });
         }
-        if self.min_samples == 0 {
-            return Err(ConfigError::Zero {
-                field: "min_samples",
+        if self.window > MAX_INTERVAL {
+            return Err(ConfigError::TooLarge {
+                field: "window",
+                value: u64::try_from(self.window.as_nanos()).unwrap_or(u64::MAX),
+                max: MAX_INTERVAL.as_nanos() as u64,
+            });
+        }
+        let samples = usize::try_from(self.min_samples).unwrap_or(usize::MAX);
+        ConfigError::within("min_samples", samples, MAX_SAMPLES)?;
+        if !(0.0..1.0).contains(&self.overload_share) {
+            return Err(ConfigError::Invalid {
+                field: "overload_share",
+                reason: "must be from zero to below one",
             });
         }
         self.policy.validate()?;
-        let limit = ConcurrencyLimit::builder()
+        let mut limit = ConcurrencyLimit::builder()
             .name(self.name)
             .limit(initial)
-            .max_waiters(self.max_waiters)
-            .build()?;
-        let started = self.clock.now();
+            .max_waiters(self.max_waiters);
+        if let Some(budget) = self.budget {
+            limit = limit.time_budget(budget);
+        }
+        let limit = limit.build()?;
+        let clock = self.clock.get();
+        let started = clock.now();
         Ok(AdaptiveLimit {
             inner: Arc::new(Inner {
                 limit,
-                clock: self.clock,
+                clock,
                 range: self.range,
                 window: self.window,
                 min_samples: self.min_samples,
+                overload_share: self.overload_share,
                 overloads: AtomicU64::new(0),
                 sampled: Mutex::new(Sampled {
                     policy: self.policy,

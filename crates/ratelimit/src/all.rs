@@ -22,8 +22,23 @@ pub trait Limit {
     /// It would not.
     fn peek(&self, n: u64) -> Result<(), CheckError>;
 
-    /// Takes `n` tokens back, of those that were taken last.
+    /// Takes `n` tokens back.
     fn refund(&self, n: u64);
+
+    /// [`check_n`](Self::check_n), with what [`take_back`](Self::take_back) is to be told. By
+    /// default nothing.
+    ///
+    /// # Errors
+    /// Nothing was taken.
+    fn take(&self, n: u64) -> Result<u64, CheckError> {
+        self.check_n(n).map(|()| 0)
+    }
+
+    /// Takes back the `n` tokens that [`take`](Self::take) gave out, which nobody has used. By default
+    /// a [`refund`](Self::refund).
+    fn take_back(&self, n: u64, _taken: u64) {
+        self.refund(n);
+    }
 }
 
 macro_rules! limits {
@@ -44,7 +59,29 @@ macro_rules! limits {
     )*};
 }
 
-limits!([C: Clock] RateLimiter<C>, [C: Clock] SlidingLog<C>, [C: Clock] SlidingWindow<C>);
+limits!([C: Clock] RateLimiter<C>, [C: Clock] SlidingWindow<C>);
+
+impl<C: Clock> Limit for SlidingLog<C> {
+    fn check_n(&self, n: u64) -> Result<(), CheckError> {
+        self.check_n(n)
+    }
+
+    fn peek(&self, n: u64) -> Result<(), CheckError> {
+        self.peek(n)
+    }
+
+    fn refund(&self, n: u64) {
+        self.refund(n);
+    }
+
+    fn take(&self, n: u64) -> Result<u64, CheckError> {
+        self.check_n_at(n)
+    }
+
+    fn take_back(&self, n: u64, taken: u64) {
+        self.refund_at(n, taken);
+    }
+}
 
 impl<L: Limit + ?Sized> Limit for &L {
     fn check_n(&self, n: u64) -> Result<(), CheckError> {
@@ -58,13 +95,51 @@ impl<L: Limit + ?Sized> Limit for &L {
     fn refund(&self, n: u64) {
         (**self).refund(n);
     }
+
+    fn take(&self, n: u64) -> Result<u64, CheckError> {
+        (**self).take(n)
+    }
+
+    fn take_back(&self, n: u64, taken: u64) {
+        (**self).take_back(n, taken);
+    }
+}
+
+/// A limit that was charged: gives it back unless all were.
+struct Charged<'l, L: Limit> {
+    limit: &'l L,
+    tokens: u64,
+    taken: Option<u64>,
+}
+
+impl<'l, L: Limit> Charged<'l, L> {
+    fn take(limit: &'l L, tokens: u64) -> Result<Self, CheckError> {
+        let taken = Some(limit.take(tokens)?);
+        Ok(Self {
+            limit,
+            tokens,
+            taken,
+        })
+    }
+
+    fn keep(mut self) {
+        self.taken = None;
+    }
+}
+
+impl<L: Limit> Drop for Charged<'_, L> {
+    fn drop(&mut self) {
+        if let Some(taken) = self.taken {
+            self.limit.take_back(self.tokens, taken);
+        }
+    }
 }
 
 /// Two to four [`Limit`]s of which all must allow it, or nothing is taken of any.
 ///
 /// They are looked at first and charged in order then; if one of them denies after all, because
-/// somebody else was faster, those before it are given back what they gave. For that moment they
-/// may deny somebody else. Put the one that denies most often first.
+/// somebody else was faster, or panics, those before it are given back what they gave. For that
+/// moment they may deny somebody else. Put the one that denies most often first.
 ///
 /// ```
 /// use overdrive_ratelimit::{All, Quota, RateLimiter};
@@ -129,22 +204,9 @@ macro_rules! all {
             /// [`CheckError::ExceedsBurst`] of one that can never give so many.
             pub fn check_n(&self, n: u64) -> Result<(), CheckError> {
                 self.peek(n)?;
-                let mut taken = 0;
-                let mut answer = Ok(());
-                $(
-                    if answer.is_ok() {
-                        answer = self.0.$at.check_n(n);
-                        taken += usize::from(answer.is_ok());
-                    }
-                )*
-                if answer.is_err() {
-                    $(
-                        if $at < taken {
-                            self.0.$at.refund(n);
-                        }
-                    )*
-                }
-                answer
+                let charged = ($(Charged::take(&self.0.$at, n)?,)*);
+                $(charged.$at.keep();)*
+                Ok(())
             }
 
             /// Whether [`check_n`](Self::check_n) would be allowed now. Takes nothing.

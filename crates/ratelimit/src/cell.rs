@@ -11,6 +11,10 @@
 //! 5. No arrival time of one quota is ever one of a later quota (`base` grows, see
 //!    [`SharedCell::change`]).
 //!
+//! 6. `denied_until` is a moment before which no check of one token is allowed, or zero. It is written
+//!    by the holder of the lock only, who sets it to zero before it may lower the arrival time or
+//!    change the quota. Everybody else only makes the arrival time later, so that it stays true.
+//!
 //! A check that read a mixture of two quotas therefore fails: either `version` has moved when it
 //! looks again, or its arrival time belongs to the older quota, and the exchange does not find it.
 
@@ -24,13 +28,20 @@ pub(crate) const TAKEN: u64 = u64::MAX;
 
 /// Where arrival times start anew once there is no room for more quotas above those before: a
 /// charge would have to sleep through all of these to be mistaken.
-const LAST_BASE: u64 = 1 << 62;
+pub(crate) const LAST_BASE: u64 = 1 << 62;
 
 #[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct SharedCell {
     word: Word,
     version: AtomicU64,
+    denied_until: AtomicU64,
+    units: Units,
+}
+
+/// What a quota is read by, to be written under a version.
+#[derive(Debug)]
+pub(crate) struct Units {
     speed: AtomicU64,
     cost: AtomicU64,
     tolerance: AtomicU64,
@@ -39,6 +50,50 @@ pub(crate) struct SharedCell {
     origin: AtomicU64,
     base: AtomicU64,
     end: AtomicU64,
+}
+
+impl Units {
+    pub(crate) fn new(gcra: &Gcra) -> Self {
+        Self {
+            speed: AtomicU64::new(gcra.speed),
+            cost: AtomicU64::new(gcra.cost),
+            tolerance: AtomicU64::new(gcra.tolerance),
+            burst: AtomicU64::new(gcra.burst),
+            lost: AtomicU64::new(gcra.lost),
+            origin: AtomicU64::new(gcra.origin),
+            base: AtomicU64::new(gcra.base),
+            end: AtomicU64::new(gcra.end),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn load(&self) -> Gcra {
+        Gcra {
+            speed: self.speed.load(Ordering::Relaxed),
+            cost: self.cost.load(Ordering::Relaxed),
+            tolerance: self.tolerance.load(Ordering::Relaxed),
+            burst: self.burst.load(Ordering::Relaxed),
+            lost: self.lost.load(Ordering::Relaxed),
+            origin: self.origin.load(Ordering::Relaxed),
+            base: self.base.load(Ordering::Relaxed),
+            end: self.end.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(crate) fn store(&self, gcra: &Gcra) {
+        for (part, value) in [
+            (&self.speed, gcra.speed),
+            (&self.cost, gcra.cost),
+            (&self.tolerance, gcra.tolerance),
+            (&self.burst, gcra.burst),
+            (&self.lost, gcra.lost),
+            (&self.origin, gcra.origin),
+            (&self.base, gcra.base),
+            (&self.end, gcra.end),
+        ] {
+            part.store(value, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Alone on its line, so that readers of the quota do not wait for those who charge.
@@ -63,14 +118,24 @@ impl SharedCell {
         Self {
             word: Word(AtomicU64::new(gcra.base)),
             version: AtomicU64::new(0),
-            speed: AtomicU64::new(gcra.speed),
-            cost: AtomicU64::new(gcra.cost),
-            tolerance: AtomicU64::new(gcra.tolerance),
-            burst: AtomicU64::new(gcra.burst),
-            lost: AtomicU64::new(gcra.lost),
-            origin: AtomicU64::new(gcra.origin),
-            base: AtomicU64::new(gcra.base),
-            end: AtomicU64::new(gcra.end),
+            denied_until: AtomicU64::new(0),
+            units: Units::new(gcra),
+        }
+    }
+
+    /// How long one token is known to be out of reach; zero if that is not known.
+    #[inline(always)]
+    pub(crate) fn denied_for(&self, now: Timestamp) -> u64 {
+        let until = self.denied_until.load(Ordering::Relaxed);
+        until.saturating_sub(now.as_nanos())
+    }
+
+    /// For the holder of the lock, which has not taken the cell: remembers until when one token is out
+    /// of reach.
+    pub(crate) fn remember_denial(&self, now: Timestamp) {
+        if let Ok((gcra, arrival)) = self.look() {
+            let until = now.saturating_add(gcra.delay(arrival, now, 0, 1));
+            self.denied_until.store(until.as_nanos(), Ordering::Relaxed);
         }
     }
 
@@ -78,7 +143,7 @@ impl SharedCell {
     #[inline(always)]
     pub(crate) fn check(&self, now: Timestamp, n: u64) -> Result<Answer, Busy> {
         let version = self.version.load(Ordering::Acquire);
-        let gcra = self.gcra();
+        let gcra = self.units.load();
         let units = gcra.units(now);
         loop {
             // Acquire: if it is of a later quota, the look at the version below sees that.
@@ -138,7 +203,7 @@ impl SharedCell {
     /// A quota and an arrival time that belong together, or did a moment ago.
     pub(crate) fn look(&self) -> Result<(Gcra, Arrival), Busy> {
         let version = self.version.load(Ordering::Acquire);
-        let gcra = self.gcra();
+        let gcra = self.units.load();
         let arrival = self.word.0.load(Ordering::Acquire);
         fence(Ordering::Acquire);
         let moved = version & 1 != 0 || self.version.load(Ordering::Relaxed) != version;
@@ -148,22 +213,11 @@ impl SharedCell {
         Ok((gcra, arrival))
     }
 
-    #[inline(always)]
-    fn gcra(&self) -> Gcra {
-        Gcra {
-            speed: self.speed.load(Ordering::Relaxed),
-            cost: self.cost.load(Ordering::Relaxed),
-            tolerance: self.tolerance.load(Ordering::Relaxed),
-            burst: self.burst.load(Ordering::Relaxed),
-            lost: self.lost.load(Ordering::Relaxed),
-            origin: self.origin.load(Ordering::Relaxed),
-            base: self.base.load(Ordering::Relaxed),
-            end: self.end.load(Ordering::Relaxed),
-        }
-    }
-
     /// For the holder of the lock, which must not have it.
     pub(crate) fn take(&self) -> Arrival {
+        if !removed(Mutant::KeepTheDenial) {
+            self.denied_until.store(0, Ordering::Relaxed);
+        }
         let arrival = self.word.0.swap(TAKEN, Ordering::AcqRel);
         debug_assert_ne!(arrival, TAKEN, "taken once");
         arrival
@@ -197,18 +251,7 @@ impl SharedCell {
         self.version
             .store(version.wrapping_add(1), Ordering::Relaxed);
         fence(Ordering::Release);
-        for (part, value) in [
-            (&self.speed, next.speed),
-            (&self.cost, next.cost),
-            (&self.tolerance, next.tolerance),
-            (&self.burst, next.burst),
-            (&self.lost, next.lost),
-            (&self.origin, next.origin),
-            (&self.base, next.base),
-            (&self.end, next.end),
-        ] {
-            part.store(value, Ordering::Relaxed);
-        }
+        self.units.store(&next);
         self.version
             .store(version.wrapping_add(2), Ordering::Release);
         next

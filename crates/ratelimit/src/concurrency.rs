@@ -14,11 +14,13 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::RandomState;
 use std::mem;
 use std::sync::{Arc, PoisonError};
 use std::task::Waker;
 
-use overdrive_core::{Clock, ConfigError, Timestamp};
+use overdrive_core::unwind::survive;
+use overdrive_core::{Clock, ConfigError, TimeBudget, Timestamp};
 
 use crate::counts::Counts;
 use crate::lines::{Lines, Outcome};
@@ -37,8 +39,8 @@ pub const MAX_CONCURRENCY: usize = 1 << 40;
 /// they came. A permit that comes back is handed to the first of them, past everybody who comes
 /// later. Clones are handles to the same limit.
 ///
-/// One word of memory while nobody waits: a permit costs one atomic operation each way. Waiting
-/// takes a lock. It needs no runtime: waiting works under any executor, and with
+/// One word, beside the counters, while nobody waits: a permit costs one atomic operation each way.
+/// Waiting takes a lock. It needs no runtime: waiting works under any executor, and with
 /// [`acquire_blocking`](Self::acquire_blocking) without one.
 ///
 /// ```
@@ -64,6 +66,9 @@ pub(crate) struct Inner {
     counts: Counts<2>,
     name: Cow<'static, str>,
     pub(crate) max_waiters: usize,
+    pub(crate) budget: Option<TimeBudget>,
+    /// Hashes those for whom permits are asked.
+    pub(crate) shares: RandomState,
     pub(crate) clock: Arc<dyn Clock>,
     state: Mutex<State>,
 }
@@ -120,6 +125,7 @@ impl Inner {
         name: Cow<'static, str>,
         limit: usize,
         max_waiters: usize,
+        budget: Option<TimeBudget>,
         clock: Arc<dyn Clock>,
         lines: Lines,
     ) -> Self {
@@ -129,6 +135,8 @@ impl Inner {
             counts: Counts::new(),
             name,
             max_waiters,
+            budget,
+            shares: RandomState::new(),
             clock,
             state: Mutex::new(State {
                 lines,
@@ -233,16 +241,26 @@ impl Inner {
         usize::try_from(out).unwrap_or(usize::MAX)
     }
 
-    /// Hands out what is free and takes the mark away if nobody listens any more: those to wake.
-    pub(crate) fn hand_out(&self, state: &mut State) -> Vec<Waker> {
+    /// Hands out what is free, takes the mark away if nobody listens any more, and wakes whom that
+    /// concerns, once the lock is released. `now` if it was read before.
+    pub(crate) fn settle<'l>(&'l self, state: MutexGuard<'l, State>, now: Option<Timestamp>) {
+        let mut state = state;
+        let mut now = now;
+        // Without deadlines and shedding nobody looks at the clock; and it is code of others, so not
+        // under the lock.
+        if now.is_none() && !state.lines.is_empty() && state.lines.watch_time() {
+            drop(state);
+            survive(|| now = Some(self.clock.now()));
+            state = self.lock();
+        }
+        let wakers = self.hand_out(&mut state, now.unwrap_or(Timestamp::ZERO));
+        drop(state);
+        wakers.into_iter().for_each(wake);
+    }
+
+    fn hand_out(&self, state: &mut State, now: Timestamp) -> Vec<Waker> {
         let mut wakers = Vec::new();
         if !state.lines.is_empty() {
-            // Without deadlines and shedding nobody looks at the clock.
-            let now = if state.lines.watch_time() {
-                self.clock.now()
-            } else {
-                Timestamp::ZERO
-            };
             loop {
                 while let Some((outcome, waker)) = state.lines.turn_away(now) {
                     match outcome {
@@ -272,11 +290,8 @@ impl Inner {
 
     /// Hands out what is free to those who wait.
     #[cold]
-    fn look_again(&self) {
-        let mut state = self.lock();
-        let wakers = self.hand_out(&mut state);
-        drop(state);
-        wakers.into_iter().for_each(wake);
+    pub(crate) fn look_again(&self) {
+        self.settle(self.lock(), None);
     }
 
     /// Nobody has a permit or waits for one.
@@ -292,10 +307,9 @@ impl ConcurrencyLimit {
         let inner = &*self.inner;
         let mut state = inner.lock();
         inner.word.0.fetch_or(CLOSED, Ordering::AcqRel);
-        let mut wakers = state.lines.close();
+        let wakers = state.lines.close();
         state.waits.refused += wakers.len() as u64;
-        wakers.extend(inner.hand_out(&mut state).into_iter().map(Some));
-        drop(state);
+        inner.settle(state, None);
         wakers.into_iter().flatten().for_each(wake);
     }
 
@@ -317,13 +331,14 @@ impl ConcurrencyLimit {
     /// # Errors
     /// More than [`MAX_CONCURRENCY`].
     pub fn set_limit(&self, permits: usize) -> Result<(), ConfigError> {
-        self.put_limit(ConfigError::at_most("limit", permits, MAX_CONCURRENCY)?);
+        self.store_limit(ConfigError::at_most("limit", permits, MAX_CONCURRENCY)?);
+        self.inner.look_again();
         Ok(())
     }
 
-    pub(crate) fn put_limit(&self, permits: usize) {
+    /// Without a look at those who wait: that is [`Inner::look_again`].
+    pub(crate) fn store_limit(&self, permits: usize) {
         self.inner.limit.store(permits as u64, Ordering::Relaxed);
-        self.inner.look_again();
     }
 
     /// The number of permits that are out.

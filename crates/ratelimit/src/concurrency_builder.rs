@@ -2,14 +2,18 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use overdrive_core::clock::PreciseClock;
-use overdrive_core::{Clock, ConfigError};
+use overdrive_core::{Clock, ConfigError, TimeBudget};
 
 use crate::concurrency::{ConcurrencyLimit, Inner, MAX_CONCURRENCY};
 use crate::limiter_builder::{DEFAULT_MAX_WAITERS, validate_waiters};
 use crate::lines::{Lines, Shedding};
 use crate::settings::ConcurrencySettings;
+
+/// The longest interval of a [`Shedding`], and window of an adaptive limit.
+pub(crate) const MAX_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// Sets a [`ConcurrencyLimit`] up, from [`ConcurrencyLimit::builder`].
 #[derive(Clone, Debug)]
@@ -18,6 +22,7 @@ pub struct ConcurrencyLimitBuilder {
     name: Cow<'static, str>,
     limit: Option<usize>,
     max_waiters: usize,
+    budget: Option<TimeBudget>,
     shedding: Option<Shedding>,
     clock: Arc<dyn Clock>,
 }
@@ -29,6 +34,7 @@ impl ConcurrencyLimit {
             name: Cow::Borrowed("concurrency limit"),
             limit: None,
             max_waiters: DEFAULT_MAX_WAITERS,
+            budget: None,
             shedding: None,
             clock: Arc::new(PreciseClock),
         }
@@ -63,6 +69,16 @@ impl ConcurrencyLimitBuilder {
         self
     }
 
+    /// How long waits may take: those without a deadline get the budget's default, and none gets more
+    /// than its maximum. Default: as long as they ask for.
+    ///
+    /// With the feature `tokio` all waits that are futures have a timer then, and have to be polled
+    /// in a tokio runtime; without it they end when their turn comes.
+    pub fn time_budget(mut self, budget: TimeBudget) -> Self {
+        self.budget = Some(budget);
+        self
+    }
+
     /// Turns those away who have waited too long, with [`Shed`](crate::AcquireError::Shed), when
     /// their turn comes. Default: nobody is.
     pub fn shed(mut self, shedding: Shedding) -> Self {
@@ -82,7 +98,7 @@ impl ConcurrencyLimitBuilder {
     /// # Errors
     /// A limit of zero or above [`MAX_CONCURRENCY`], more than
     /// [`MAX_WAITERS`](crate::MAX_WAITERS), or a [`Shedding`] with a target of zero or above its
-    /// interval.
+    /// interval, or an interval of more than an hour.
     pub fn build(self) -> Result<ConcurrencyLimit, ConfigError> {
         const FIELD: &str = "limit";
         let limit = self.limit.ok_or(ConfigError::Missing { field: FIELD })?;
@@ -99,9 +115,23 @@ impl ConcurrencyLimitBuilder {
                     reason: "must not exceed",
                 });
             }
+            if shedding.interval > MAX_INTERVAL {
+                return Err(ConfigError::TooLarge {
+                    field: "interval",
+                    value: u64::try_from(shedding.interval.as_nanos()).unwrap_or(u64::MAX),
+                    max: MAX_INTERVAL.as_nanos() as u64,
+                });
+            }
         }
         let lines = Lines::new(self.shedding, self.clock.now());
-        let inner = Inner::new(self.name, limit, self.max_waiters, self.clock, lines);
+        let inner = Inner::new(
+            self.name,
+            limit,
+            self.max_waiters,
+            self.budget,
+            self.clock,
+            lines,
+        );
         Ok(ConcurrencyLimit {
             inner: Arc::new(inner),
         })

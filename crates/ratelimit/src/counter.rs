@@ -29,6 +29,15 @@ impl Counter {
         Self::System
     }
 
+    /// Whether it still counts evenly, as far as is known.
+    pub(crate) fn is_trusted(&self) -> bool {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Tsc => kernel_trusts_it(),
+            _ => true,
+        }
+    }
+
     #[inline(always)]
     pub(crate) fn read(&self) -> u64 {
         match self {

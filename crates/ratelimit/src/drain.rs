@@ -8,7 +8,6 @@ use overdrive_core::park::block_on;
 use overdrive_core::{Deadline, DrainReport};
 
 use crate::concurrency::ConcurrencyLimit;
-use crate::wait::wake;
 
 /// Ready when no permit is out and nobody waits for one.
 pub(crate) struct Idle<'l> {
@@ -51,10 +50,8 @@ impl Future for Idle<'_> {
             (Poll::Pending, old)
         };
         // For others who listened, and for nobody if none does any more.
-        let wakers = inner.hand_out(&mut state);
-        drop(state);
+        inner.settle(state, None);
         drop(spare);
-        wakers.into_iter().for_each(wake);
         poll
     }
 }
@@ -64,10 +61,8 @@ impl Drop for Idle<'_> {
         if let Some(id) = self.id {
             let mut state = self.limit.inner.lock();
             let waker = state.drains.remove(&id);
-            let wakers = self.limit.inner.hand_out(&mut state);
-            drop(state);
+            self.limit.inner.settle(state, None);
             drop(waker);
-            wakers.into_iter().for_each(wake);
         }
     }
 }

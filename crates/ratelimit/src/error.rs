@@ -94,9 +94,9 @@ impl Error for CheckError {}
 #[non_exhaustive]
 pub enum WaitError {
     /// The tokens will not be there by the deadline. Known at the start, so nothing was waited
-    /// for.
+    /// for; unless the quota was changed since, or those in front did not go.
     DeadlineExceeded {
-        /// How long the wait would have been.
+        /// How long the wait would have been, at least.
         needed: Duration,
     },
     /// More than the burst: no wait is long enough.

@@ -1,12 +1,12 @@
 //! One quota for each key, compared in full, and quotas of their own for some.
 
 use std::borrow::{Borrow, Cow};
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
+use hashbrown::HashTable;
 use overdrive_core::{Clock, ConfigError, Timestamp};
 
 use crate::error::{CheckError, Denied};
@@ -15,7 +15,8 @@ use crate::keyed::{DEFAULT_CAPACITY, MAX_CAPACITY, OnFull};
 use crate::limiter::{Snapshot, snapshot};
 use crate::quota::Quota;
 use crate::stats::KeyedStats;
-use crate::tsc::TscClock;
+use crate::table::reduce;
+use crate::tsc::{ClockSource, TscClock};
 
 /// A rate limiter for keys that are compared in full, each with the common [`Quota`] or
 /// [one of its own](Self::set_quota), in bounded memory: for customers and contracts, where
@@ -25,9 +26,10 @@ use crate::tsc::TscClock;
 /// its room is needed; a key that is limited, or has a quota of its own, is never forgotten,
 /// whatever comes. Clones are handles to the same limiter.
 ///
-/// A hash map behind one mutex: a check costs a reading of the clock, a lock and a look-up; one
-/// that needs room may sweep all keys, at most once for each time that a sweep can find some.
-/// The key's `Hash`, `Eq`, `ToOwned` and `Drop` run under that lock, and must not call the limiter.
+/// A hash table behind one mutex: a check costs a reading of the clock, a hash, a lock and a look-up.
+/// Keys are filed by when they owe nothing, so that one that needs room finds it, or that there is
+/// none, in the time of a look into a tree. The key's `Eq` runs under the lock, and must not call the
+/// limiter; its `Hash`, `ToOwned` and `Drop` do not.
 ///
 /// ```
 /// use overdrive_ratelimit::{ExactKeyedLimiter, Quota};
@@ -50,30 +52,51 @@ struct Inner<K, S, C> {
     gcra: Gcra,
     capacity: usize,
     on_full: OnFull,
+    hasher: S,
     clock: C,
-    state: Mutex<State<K, S>>,
+    state: Mutex<State<K>>,
 }
 
-struct State<K, S> {
-    keys: HashMap<K, Entry, S>,
-    /// The quotas of keys that have their own: each once.
-    own: Vec<(Quota, Gcra)>,
-    overflow: Arrival,
-    /// No sweep before then can find a key that owes nothing.
-    sweep_from: Timestamp,
+struct State<K> {
+    keys: HashTable<Entry<K>>,
+    /// The keys that have no quota of their own, by the earliest moment at which they may owe
+    /// nothing (a charge makes it later, which is looked at when the moment comes), and by hash.
+    due: BTreeSet<(Timestamp, u64, u64)>,
+    next_id: u64,
+    overflow: Overflow,
     stats: KeyedStats,
 }
 
 /// What is known of a key.
-#[derive(Clone, Copy, Debug)]
-struct Entry {
+struct Entry<K> {
+    key: K,
+    hash: u64,
+    /// Tells keys of the same hash apart.
+    id: u64,
     arrival: Arrival,
-    /// Its own quota, by its place in the list.
-    own: Option<u32>,
+    /// When it is due, if it is filed.
+    due: Option<Timestamp>,
+    own: Option<Box<(Quota, Gcra)>>,
 }
 
-/// The most different quotas that keys of one limiter can have.
-const MAX_QUOTAS: usize = 1 << 16;
+/// The bucket of those for whom there is no room, and what they took of it, by parts of their hashes:
+/// a key that gets a place owes that from the start.
+struct Overflow {
+    arrival: Arrival,
+    debts: Box<[Arrival]>,
+}
+
+/// So many keys for each debt.
+const KEYS_PER_DEBT: usize = 64;
+
+/// How many keys that became due and owe something after all are filed anew for one that needs room.
+const FILED_ANEW: usize = 16;
+
+/// A check without the room that it needs: the key is needed as its own.
+enum Take {
+    Answer(Result<(), CheckError>),
+    Absent,
+}
 
 impl<K: Hash + Eq> ExactKeyedLimiter<K> {
     /// Starts the set-up of a limiter.
@@ -84,7 +107,7 @@ impl<K: Hash + Eq> ExactKeyedLimiter<K> {
             capacity: DEFAULT_CAPACITY,
             on_full: OnFull::default(),
             hasher: RandomState::new(),
-            clock: TscClock::new(),
+            clock: ClockSource::tsc(),
             key: std::marker::PhantomData,
         }
     }
@@ -117,12 +140,36 @@ impl<K: Hash + Eq, S: BuildHasher, C: Clock> ExactKeyedLimiter<K, S, C> {
         Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
     {
         let now = self.inner.clock.now();
+        let hash = self.inner.hasher.hash_one(key);
         let mut state = self.lock();
-        let answer = state.take(&self.inner, key, now, n);
-        match answer {
-            Ok(()) => state.stats.allowed += 1,
-            Err(_) => state.stats.denied += 1,
-        }
+        let taken = state.take(&self.inner.gcra, hash, key, now, n);
+        let answer = match taken {
+            Take::Answer(answer) => answer,
+            Take::Absent => {
+                drop(state);
+                return self.check_new(hash, key, now, n);
+            }
+        };
+        state.count(&answer);
+        answer
+    }
+
+    /// Of a key that was not held a moment ago.
+    fn check_new<Q>(&self, hash: u64, key: &Q, now: Timestamp, n: u64) -> Result<(), CheckError>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+    {
+        // Where there is no room it is not needed, but that is known under the lock only.
+        let own = key.to_owned();
+        let mut state = self.lock();
+        let (answer, spare) = match state.take(&self.inner.gcra, hash, key, now, n) {
+            Take::Answer(answer) => (answer, [Some(own), None]),
+            Take::Absent => state.take_new(&self.inner, hash, own, now, n),
+        };
+        state.count(&answer);
+        drop(state);
+        drop(spare);
         answer
     }
 
@@ -131,35 +178,38 @@ impl<K: Hash + Eq, S: BuildHasher, C: Clock> ExactKeyedLimiter<K, S, C> {
     ///
     /// # Errors
     /// As of [`build`](ExactKeyedLimiterBuilder::build); [`ConfigError::TooLarge`] if the capacity is
-    /// used up by keys that owe something or have quotas of their own, or if more than 65,536
-    /// different quotas were given.
+    /// used up by keys that owe something or have quotas of their own.
     pub fn set_quota(&self, key: K, quota: Quota) -> Result<(), ConfigError> {
-        let gcra = Gcra::new(quota.validate()?);
+        let own = Some(Box::new((quota, Gcra::new(quota.validate()?))));
         let now = self.inner.clock.now();
+        let hash = self.inner.hasher.hash_one(&key);
         let mut state = self.lock();
-        let state = &mut *state;
-        let full = state.keys.len() >= self.inner.capacity && !state.keys.contains_key(&key);
-        if full && !state.sweep(&self.inner.gcra, now) {
-            return Err(ConfigError::TooLarge {
-                field: "capacity",
-                value: self.inner.capacity as u64 + 1,
-                max: self.inner.capacity as u64,
-            });
+        if let Some(due) = state.find(hash, &key).map(|entry| {
+            (entry.arrival, entry.own) = (0, own.clone());
+            entry.due.take().map(|due| (due, hash, entry.id))
+        }) {
+            if let Some(due) = due {
+                state.due.remove(&due);
+            }
+            drop(state);
+            drop(key);
+            return Ok(());
         }
-        let known = state.own.iter().position(|(other, _)| *other == quota);
-        let at = known.unwrap_or(state.own.len());
-        if at >= MAX_QUOTAS {
-            return Err(ConfigError::TooLarge {
-                field: "quota",
-                value: at as u64 + 1,
-                max: MAX_QUOTAS as u64,
-            });
+        let capacity = self.inner.capacity;
+        let mut spare = None;
+        if state.keys.len() >= capacity {
+            spare = state.reclaim(&self.inner.gcra, now);
+            if spare.is_none() {
+                return Err(ConfigError::TooLarge {
+                    field: "capacity",
+                    value: capacity as u64 + 1,
+                    max: capacity as u64,
+                });
+            }
         }
-        if known.is_none() {
-            state.own.push((quota, gcra));
-        }
-        let own = u32::try_from(at).ok();
-        state.keys.insert(key, Entry { arrival: 0, own });
+        state.insert(hash, key, 0, None, own);
+        drop(state);
+        drop(spare);
         Ok(())
     }
 
@@ -169,9 +219,12 @@ impl<K: Hash + Eq, S: BuildHasher, C: Clock> ExactKeyedLimiter<K, S, C> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let state = self.lock();
-        let own = state.keys.get(key).and_then(|entry| entry.own);
-        own.map_or(self.inner.quota, |at| state.own[at as usize].0)
+        let hash = self.inner.hasher.hash_one(key);
+        let mut state = self.lock();
+        let own = state
+            .find(hash, key)
+            .and_then(|entry| entry.own.as_deref().copied());
+        own.map_or(self.inner.quota, |(quota, _)| quota)
     }
 
     /// What a check of that key would find now, without taking anything. A key that is not held
@@ -183,11 +236,13 @@ impl<K: Hash + Eq, S: BuildHasher, C: Clock> ExactKeyedLimiter<K, S, C> {
         Q: Hash + Eq + ?Sized,
     {
         let now = self.inner.clock.now();
-        let state = self.lock();
-        let entry = state.keys.get(key).copied();
-        let gcra = state.gcra(&self.inner.gcra, entry);
+        let hash = self.inner.hasher.hash_one(key);
+        let mut state = self.lock();
+        let (gcra, arrival) = state.find(hash, key).map_or((self.inner.gcra, 0), |entry| {
+            (entry.gcra(&self.inner.gcra), entry.arrival)
+        });
         drop(state);
-        snapshot(&gcra, entry.map_or(0, |entry| entry.arrival), now)
+        snapshot(&gcra, arrival, now)
     }
 
     /// Forgets what the key owes, and a quota of its own: whether it was held.
@@ -196,7 +251,10 @@ impl<K: Hash + Eq, S: BuildHasher, C: Clock> ExactKeyedLimiter<K, S, C> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let removed = self.lock().keys.remove_entry(key);
+        let hash = self.inner.hasher.hash_one(key);
+        let mut state = self.lock();
+        let removed = state.remove(hash, |entry| entry.key.borrow() == key);
+        drop(state);
         removed.is_some()
     }
 
@@ -222,8 +280,8 @@ impl<K: Hash + Eq, S: BuildHasher, C: Clock> ExactKeyedLimiter<K, S, C> {
         self.inner.quota
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<K, S>> {
-        // A panic of a key's `Eq` or `Hash` leaves the map whole, and nothing else is open then.
+    fn lock(&self) -> MutexGuard<'_, State<K>> {
+        // A panic of a key's `Eq` leaves the table whole, and nothing else is open then.
         self.inner
             .state
             .lock()
@@ -231,80 +289,143 @@ impl<K: Hash + Eq, S: BuildHasher, C: Clock> ExactKeyedLimiter<K, S, C> {
     }
 }
 
-impl<K: Hash + Eq, S: BuildHasher> State<K, S> {
-    fn gcra(&self, common: &Gcra, entry: Option<Entry>) -> Gcra {
-        let own = entry.and_then(|entry| entry.own);
-        own.map_or(*common, |at| self.own[at as usize].1)
+impl<K> Entry<K> {
+    fn gcra(&self, common: &Gcra) -> Gcra {
+        self.own.as_deref().map_or(*common, |(_, own)| *own)
     }
+}
 
-    fn take<C, Q>(
-        &mut self,
-        inner: &Inner<K, S, C>,
-        key: &Q,
-        now: Timestamp,
-        n: u64,
-    ) -> Result<(), CheckError>
+impl<K: Hash + Eq> State<K> {
+    fn find<Q>(&mut self, hash: u64, key: &Q) -> Option<&mut Entry<K>>
     where
         K: Borrow<Q>,
-        Q: Hash + Eq + ToOwned<Owned = K> + ?Sized,
+        Q: Eq + ?Sized,
     {
-        let held = self.keys.get_mut(key);
-        let gcra = match held.as_deref().and_then(|entry| entry.own) {
-            Some(at) => self.own[at as usize].1,
-            None => inner.gcra,
-        };
-        if n > gcra.burst {
-            let (asked, burst) = (n, gcra.burst);
-            return Err(CheckError::ExceedsBurst { asked, burst });
-        }
-        if n == 0 {
-            return Ok(());
-        }
-        if let Some(entry) = held {
-            return charge(&gcra, &mut entry.arrival, now, n);
-        }
-        if self.keys.len() >= inner.capacity && !self.sweep(&gcra, now) {
-            self.stats.overflowed += 1;
-            if inner.on_full == OnFull::ShareOverflow {
-                return charge(&gcra, &mut self.overflow, now, n);
-            }
-            let retry_after = self.sweep_from.saturating_since(now);
-            return Err(CheckError::Denied(Denied::after(retry_after)));
-        }
-        let mut arrival = 0;
-        let answer = charge(&gcra, &mut arrival, now, n);
-        self.keys
-            .insert(key.to_owned(), Entry { arrival, own: None });
-        // Where a reset made the room, it may be free before all others.
-        let free = now.saturating_add(gcra.reset_after(arrival, now));
-        self.sweep_from = self.sweep_from.min(free);
-        answer
+        self.keys.find_mut(hash, |entry| {
+            entry.hash == hash && entry.key.borrow() == key
+        })
     }
 
-    /// Forgets the keys that owe nothing and have the common quota: whether there is room now.
-    fn sweep(&mut self, common: &Gcra, now: Timestamp) -> bool {
-        if now < self.sweep_from {
-            return false;
+    fn count(&mut self, answer: &Result<(), CheckError>) {
+        match answer {
+            Ok(()) => self.stats.allowed += 1,
+            Err(_) => self.stats.denied += 1,
         }
-        let before = self.keys.len();
-        let mut next = Duration::MAX;
-        self.keys.retain(|_, entry| {
-            if entry.own.is_some() {
-                return true;
+    }
+
+    fn take<Q>(&mut self, common: &Gcra, hash: u64, key: &Q, now: Timestamp, n: u64) -> Take
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let held = self.find(hash, key);
+        let gcra = held.as_deref().map_or(*common, |entry| entry.gcra(common));
+        Take::Answer(if n > gcra.burst {
+            let (asked, burst) = (n, gcra.burst);
+            Err(CheckError::ExceedsBurst { asked, burst })
+        } else if n == 0 {
+            Ok(())
+        } else if let Some(entry) = held {
+            charge(&gcra, &mut entry.arrival, now, n)
+        } else {
+            return Take::Absent;
+        })
+    }
+
+    /// Of a key that is not held: the answer, and keys to drop once the lock is released.
+    fn take_new<S, C>(
+        &mut self,
+        inner: &Inner<K, S, C>,
+        hash: u64,
+        key: K,
+        now: Timestamp,
+        n: u64,
+    ) -> (Result<(), CheckError>, [Option<K>; 2]) {
+        let gcra = &inner.gcra;
+        let parts = self.overflow.debts.len() as u64;
+        let debt = reduce(hash.rotate_left(32), parts) as usize;
+        let mut spare = None;
+        if self.keys.len() >= inner.capacity {
+            spare = self.reclaim(gcra, now);
+            if spare.is_none() {
+                self.stats.overflowed += 1;
+                if inner.on_full != OnFull::ShareOverflow {
+                    let due = self.due.first().map_or(Timestamp::MAX, |due| due.0);
+                    let retry_after = due.saturating_since(now);
+                    let denied = CheckError::Denied(Denied::after(retry_after));
+                    return (Err(denied), [Some(key), None]);
+                }
+                let answer = charge(gcra, &mut self.overflow.arrival, now, n);
+                if answer.is_ok() {
+                    let owed = &mut self.overflow.debts[debt];
+                    *owed = gcra.charge(*owed, now, n);
+                }
+                return (answer, [Some(key), None]);
             }
+        }
+        let mut arrival = self.overflow.debts[debt];
+        let answer = charge(gcra, &mut arrival, now, n);
+        if answer.is_err() {
+            // What it owes is remembered there.
+            return (answer, [Some(key), spare]);
+        }
+        let due = now.saturating_add(gcra.reset_after(arrival, now));
+        self.insert(hash, key, arrival, Some(due), None);
+        (answer, [None, spare])
+    }
+
+    fn insert(
+        &mut self,
+        hash: u64,
+        key: K,
+        arrival: Arrival,
+        due: Option<Timestamp>,
+        own: Option<Box<(Quota, Gcra)>>,
+    ) {
+        let id = self.next_id;
+        self.next_id += 1;
+        if let Some(due) = due {
+            self.due.insert((due, hash, id));
+        }
+        let entry = Entry {
+            key,
+            hash,
+            id,
+            arrival,
+            due,
+            own,
+        };
+        self.keys.insert_unique(hash, entry, |entry| entry.hash);
+    }
+
+    fn remove(&mut self, hash: u64, is: impl Fn(&Entry<K>) -> bool) -> Option<K> {
+        let entry = self.keys.find_entry(hash, is).ok()?;
+        let (entry, _) = entry.remove();
+        if let Some(due) = entry.due {
+            self.due.remove(&(due, hash, entry.id));
+        }
+        Some(entry.key)
+    }
+
+    /// Forgets a key that owes nothing and has the common quota, if there is one: that key.
+    fn reclaim(&mut self, common: &Gcra, now: Timestamp) -> Option<K> {
+        for _ in 0..FILED_ANEW {
+            let (due, hash, id) = *self.due.first()?;
+            if due > now {
+                return None;
+            }
+            let entry = self.keys.find_mut(hash, |entry| entry.id == id)?;
             let owed = common.reset_after(entry.arrival, now);
-            if !owed.is_zero() {
-                next = next.min(owed);
+            if owed.is_zero() {
+                self.stats.reclaimed += 1;
+                return self.remove(hash, |entry| entry.id == id);
             }
-            !owed.is_zero()
-        });
-        let reclaimed = before - self.keys.len();
-        self.stats.reclaimed += reclaimed as u64;
-        if reclaimed == 0 {
-            // What is charged in the meantime owes more, and what is put in says when it is free.
-            self.sweep_from = now.saturating_add(next);
+            let later = now.saturating_add(owed);
+            entry.due = Some(later);
+            self.due.pop_first();
+            self.due.insert((later, hash, id));
         }
-        reclaimed > 0
+        None
     }
 }
 
@@ -344,7 +465,7 @@ pub struct ExactKeyedLimiterBuilder<K, S = RandomState, C: Clock = TscClock> {
     capacity: usize,
     on_full: OnFull,
     hasher: S,
-    clock: C,
+    clock: ClockSource<C>,
     key: std::marker::PhantomData<fn() -> K>,
 }
 
@@ -397,7 +518,7 @@ impl<K: Hash + Eq, S: BuildHasher, C: Clock> ExactKeyedLimiterBuilder<K, S, C> {
             capacity: self.capacity,
             on_full: self.on_full,
             hasher: self.hasher,
-            clock,
+            clock: ClockSource::Given(clock),
             key: self.key,
         }
     }
@@ -416,11 +537,20 @@ impl<K: Hash + Eq, S: BuildHasher, C: Clock> ExactKeyedLimiterBuilder<K, S, C> {
                 reason: "cannot be eviction where keys are compared",
             });
         }
+        let share = self.on_full == OnFull::ShareOverflow;
+        let debts = if share {
+            (capacity / KEYS_PER_DEBT).max(64)
+        } else {
+            1
+        };
         let state = State {
-            keys: HashMap::with_hasher(self.hasher),
-            own: Vec::new(),
-            overflow: 0,
-            sweep_from: Timestamp::ZERO,
+            keys: HashTable::new(),
+            due: BTreeSet::new(),
+            next_id: 0,
+            overflow: Overflow {
+                arrival: 0,
+                debts: vec![0; debts].into(),
+            },
             stats: KeyedStats::default(),
         };
         let inner = Inner {
@@ -429,7 +559,8 @@ impl<K: Hash + Eq, S: BuildHasher, C: Clock> ExactKeyedLimiterBuilder<K, S, C> {
             gcra: Gcra::new(quota),
             capacity,
             on_full: self.on_full,
-            clock: self.clock,
+            hasher: self.hasher,
+            clock: self.clock.get(),
             state: Mutex::new(state),
         };
         Ok(ExactKeyedLimiter {

@@ -17,8 +17,9 @@ use crate::wait::{Step, Turn};
 /// Waits for tokens, from [`RateLimiter::wait`] and [`RateLimiter::wait_n`].
 ///
 /// # Errors
-/// At the first poll, with nothing taken: [`WaitError::DeadlineExceeded`] if the tokens will not
-/// be there by the deadline, [`WaitError::ExceedsBurst`], [`WaitError::QueueFull`].
+/// With nothing taken: [`WaitError::DeadlineExceeded`] if the tokens will not be there by the
+/// deadline, which is known at the first poll unless the quota is changed or those in front do not
+/// go; [`WaitError::ExceedsBurst`], [`WaitError::QueueFull`].
 ///
 /// # Panics
 /// When polled outside a tokio runtime with its timer enabled, if it has to sleep; when polled after
@@ -26,11 +27,18 @@ use crate::wait::{Step, Turn};
 ///
 /// # Cancel safety
 /// Dropped before it is ready, it has taken nothing: its place in the queue is given up, and
-/// those behind it move up. One that is kept and not polled holds up those behind it.
+/// those behind it move up. One that is kept and not polled holds up those behind it, until their
+/// deadlines.
 #[must_use = "a future does nothing until it is awaited"]
 pub struct Wait<'l, C: Clock = TscClock> {
     turn: Turn<'l, C>,
-    sleep: Option<Pin<Box<Sleep>>>,
+    sleep: Option<Timer>,
+}
+
+/// A timer for the turn, or for the deadline.
+struct Timer {
+    for_turn: bool,
+    sleep: Pin<Box<Sleep>>,
 }
 
 impl<C: Clock> Wait<'_, C> {
@@ -47,16 +55,25 @@ impl<C: Clock> Future for Wait<'_, C> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         loop {
-            let delay = match self.turn.step(context.waker()) {
+            let (for_turn, delay) = match self.turn.step(context.waker()) {
                 Step::Done(result) => {
                     self.sleep = None;
                     return Poll::Ready(result);
                 }
-                Step::Behind => return Poll::Pending,
-                Step::First(delay) => delay,
+                Step::Behind(Duration::MAX) => return Poll::Pending,
+                Step::Behind(left) => (false, left),
+                Step::First(delay) => (true, delay),
             };
-            let sleep = self.sleep.insert(Box::pin(sleep(delay)));
-            if sleep.as_mut().poll(context).is_pending() {
+            // The one for the deadline holds until it is first.
+            let kept = self
+                .sleep
+                .take()
+                .filter(|timer| !for_turn && !timer.for_turn && !timer.sleep.is_elapsed());
+            let timer = self.sleep.insert(kept.unwrap_or_else(|| Timer {
+                for_turn,
+                sleep: Box::pin(sleep(delay)),
+            }));
+            if timer.sleep.as_mut().poll(context).is_pending() {
                 return Poll::Pending;
             }
         }

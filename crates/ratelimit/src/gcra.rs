@@ -155,6 +155,14 @@ impl Gcra {
         Duration::from_nanos(nanos)
     }
 
+    /// Whether one more token would have to wait for a millisecond, about. Without a division.
+    #[inline(always)]
+    pub(crate) fn is_far(&self, arrival: Arrival, now: Timestamp) -> bool {
+        let milli = ((1_000_000 * u128::from(self.speed)) >> SHIFT) as u64;
+        let there = self.tolerance.wrapping_sub(self.cost);
+        arrival.saturating_sub(self.units(now)) > there.saturating_add(milli)
+    }
+
     /// How many nanoseconds until the time in units reaches `due`.
     #[inline(always)]
     fn until(&self, due: u128, now: Timestamp) -> u64 {
@@ -178,12 +186,6 @@ impl Gcra {
         }
         let cost = n.saturating_mul(self.cost);
         self.charged(arrival, self.units(now), cost)
-    }
-
-    /// The arrival time once `n` tokens were given back.
-    pub(crate) fn refund(&self, arrival: Arrival, n: u64) -> Arrival {
-        let credit = n.saturating_mul(self.cost);
-        arrival.saturating_sub(credit).max(self.base.min(arrival))
     }
 
     /// The whole tokens that are to be had now.

@@ -153,7 +153,8 @@ impl<C: Clock> LeasedLimiter<C> {
         &self.inner.limiter
     }
 
-    /// What a check of the limiter beneath would find; what threads hold counts as taken.
+    /// What a check of the limiter beneath would find; what threads hold counts as taken, and its
+    /// `limit` is the burst less what they may hold.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         self.inner.limiter.snapshot()

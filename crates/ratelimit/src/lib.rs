@@ -24,7 +24,7 @@
 //! | [`ExactKeyedLimiter`] | the same with quotas of their own for some |
 //! | [`All`] | do several limits allow it? all are charged, or none |
 //! | [`SlidingLog`], [`SlidingWindow`] | so many within any window, exactly or about |
-//! | [`ConcurrencyLimit`] | is there room for one more? `try_acquire`, `acquire` |
+//! | [`ConcurrencyLimit`] | is there room for one more? `try_acquire`, `acquire`; fair to those with many requests and few |
 //! | [`AdaptiveLimit`] | the same, with a limit that follows what the service can take |
 //!
 //! A refusal says when to come back ([`Denied::retry_after`]), and [`Snapshot`] has the figures
@@ -33,6 +33,9 @@
 //! # Features
 //! - `tokio`: `RateLimiter::wait`, `wait_n` and `wait_timeout`, which need a timer. Without it
 //!   there is `wait_blocking`.
+//! - `governor`: a [`Quota`] from one of the crate `governor`, and `BoundedStore`, a state store of a
+//!   fixed size for its keyed limiters.
+//! - `metrics`: `report_metrics` on every limiter, for the recorder of the crate `metrics`.
 //! - `serde`: [`Quota`] and [`ConcurrencySettings`] in configuration files.
 //!
 //! No threads, and one line of unsafe code, which reads the processor's counter. The one thing that
@@ -50,9 +53,12 @@ mod counts;
 mod drain;
 mod error;
 mod exact;
+mod fifo;
 #[cfg(feature = "tokio")]
 mod future;
 mod gcra;
+#[cfg(feature = "governor")]
+mod governor_store;
 mod keyed;
 mod leased;
 mod limiter;
@@ -63,6 +69,8 @@ mod models;
 mod permit;
 mod policy;
 mod quota;
+#[cfg(feature = "metrics")]
+mod report;
 mod reserve;
 mod settings;
 mod stats;
@@ -80,12 +88,14 @@ pub use error::{AcquireError, CheckError, Denied, TryAcquireError, WaitError};
 pub use exact::{ExactKeyedLimiter, ExactKeyedLimiterBuilder};
 #[cfg(feature = "tokio")]
 pub use future::Wait;
+#[cfg(feature = "governor")]
+pub use governor_store::BoundedStore;
 pub use keyed::{DEFAULT_CAPACITY, KeyedLimiter, KeyedLimiterBuilder, MAX_CAPACITY, OnFull};
 pub use leased::{LeasedLimiter, LeasedLimiterBuilder, MAX_LEASES};
 pub use limiter::{RateLimiter, Snapshot};
 pub use limiter_builder::{DEFAULT_MAX_WAITERS, MAX_WAITERS, RateLimiterBuilder};
 pub use lines::{MAX_PASSED, Shedding};
-pub use overdrive_core::{Clock, ConfigError, Deadline, DrainReport, Priority, clock};
+pub use overdrive_core::{Clock, ConfigError, Deadline, DrainReport, Priority, TimeBudget, clock};
 pub use permit::{Acquire, OwnedPermit, Permit};
 pub use policy::LimitPolicy;
 pub use quota::{Carry, MAX_PERIOD, MAX_TOKENS, Quota};

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use overdrive_core::{Clock, ConfigError, Timestamp};
+use overdrive_core::{Clock, ConfigError, Deadline, TimeBudget, Timestamp};
 
 use crate::cell::{Answer, Busy, SharedCell};
 use crate::counts::Counts;
@@ -23,8 +23,10 @@ use crate::wait::Queue;
 /// who wait are served in the order in which they came, and a check does not take what they wait
 /// for. Clones are handles to the same limiter.
 ///
-/// GCRA in one word of memory: a check costs a reading of the clock and, if it is allowed, one
-/// compare-exchange; a denial writes nothing that is shared. While somebody waits, and during
+/// GCRA in one word: a check costs a reading of the clock and, if it is allowed, one
+/// compare-exchange; a denial writes nothing that is shared, but that one of a millisecond or more is
+/// remembered for those who ask meanwhile. (Beside the word there are counters, a line of 64 bytes for
+/// each of twice as many threads as the machine has cores, 64 at most.) While somebody waits, and during
 /// [`refund`](Self::refund), [`reserve`](Self::reserve) and [`set_quota`](Self::set_quota), checks
 /// take a lock. Nothing is allocated but a place in the queue for those who wait.
 ///
@@ -53,6 +55,7 @@ pub(crate) struct Inner<C> {
     counts: Counts<3>,
     name: Cow<'static, str>,
     pub(crate) max_waiters: usize,
+    budget: Option<TimeBudget>,
     state: Mutex<State>,
 }
 
@@ -72,8 +75,23 @@ pub(crate) struct State {
     kept: Option<Arrival>,
     /// The latest time that the cell has shown of this quota.
     highest: Arrival,
+    /// The last tokens that were reserved ahead of their time.
+    pub(crate) ahead: Ahead,
+    /// All units that were given back while others had been charged since.
+    pub(crate) lowered: u64,
+    /// How many quotas there were before this.
+    pub(crate) changes: u64,
     pub(crate) queue: Queue,
     pub(crate) waits: Waits,
+}
+
+/// Tokens that were reserved ahead of their time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ahead {
+    /// The cell's time after them, less what was given back since.
+    pub(crate) arrival: Arrival,
+    /// From when on they may be used.
+    pub(crate) until: Timestamp,
 }
 
 /// The figures that are kept under the lock.
@@ -104,12 +122,28 @@ impl Drop for Held<'_> {
     }
 }
 
+impl Held<'_> {
+    /// Gives units back: how many. What lies before the present is not given to those who wait, to
+    /// whom a grant counts as of when it was due.
+    pub(crate) fn give_back(&mut self, units: u64, now: Timestamp) -> u64 {
+        let present = self.state.gcra.units(now);
+        let least = match self.state.queue.is_empty() {
+            true => self.state.gcra.base,
+            false => present,
+        };
+        let before = self.arrival;
+        self.arrival = before.saturating_sub(units).max(least.min(before));
+        before - self.arrival
+    }
+}
+
 impl<C> Inner<C> {
     pub(crate) fn new(
         name: Cow<'static, str>,
         quota: Quota,
         leased: u64,
         max_waiters: usize,
+        budget: Option<TimeBudget>,
         clock: C,
     ) -> Self {
         let gcra = Gcra::new(quota).less(leased);
@@ -119,12 +153,19 @@ impl<C> Inner<C> {
             counts: Counts::new(),
             name,
             max_waiters,
+            budget,
             state: Mutex::new(State {
                 quota,
                 gcra,
                 leased,
                 kept: None,
                 highest: gcra.base,
+                ahead: Ahead {
+                    arrival: gcra.base,
+                    until: Timestamp::ZERO,
+                },
+                lowered: 0,
+                changes: 0,
                 queue: Queue::default(),
                 waits: Waits::default(),
             }),
@@ -140,11 +181,22 @@ impl<C> Inner<C> {
     pub(crate) fn hold(&self) -> Held<'_> {
         let mut state = self.lock();
         let arrival = state.kept.take().unwrap_or_else(|| self.cell.take());
+        // Between two holders it only grows.
+        state.highest = state.highest.max(arrival);
         Held {
             cell: &self.cell,
             state,
             arrival,
         }
+    }
+
+    /// The deadline of a wait that begins now and asks for that one.
+    pub(crate) fn deadline(&self, asked: Deadline, now: Timestamp) -> Deadline {
+        let Some(budget) = self.budget else {
+            return asked;
+        };
+        let wanted = (asked != Deadline::NEVER).then_some(Duration::MAX);
+        asked.min(Deadline::at(now.saturating_add(budget.of(wanted))))
     }
 
     #[inline(always)]
@@ -171,6 +223,11 @@ impl<C: Clock> RateLimiter<C> {
     pub fn check(&self) -> Result<(), Denied> {
         let inner = &*self.inner;
         let now = inner.clock.now();
+        let denied_for = inner.cell.denied_for(now);
+        if denied_for > 0 {
+            inner.count_denied();
+            return Err(Denied::after(Duration::from_nanos(denied_for)));
+        }
         match inner.cell.check(now, 1) {
             Ok(Answer::Allowed) => {
                 inner.count_allowed(1);
@@ -178,6 +235,10 @@ impl<C: Clock> RateLimiter<C> {
             }
             Ok(Answer::Denied(gcra, arrival)) => {
                 inner.count_denied();
+                // That long it is worth a lock.
+                if gcra.is_far(arrival, now) {
+                    self.remember_denial(now);
+                }
                 let retry_after = gcra.delay(arrival, now, 0, 1);
                 Err(Denied::after(retry_after))
             }
@@ -214,6 +275,17 @@ impl<C: Clock> RateLimiter<C> {
                 Err(CheckError::ExceedsBurst { asked: n, burst })
             }
             Err(Busy) => self.check_n_held(now, n),
+        }
+    }
+
+    /// Checks that come until then need not look at the quota.
+    #[cold]
+    fn remember_denial(&self, now: Timestamp) {
+        if let Ok(state) = self.inner.state.try_lock() {
+            // While somebody waits the cell is taken.
+            if state.kept.is_none() {
+                self.inner.cell.remember_denial(now);
+            }
         }
     }
 
@@ -293,12 +365,20 @@ impl<C: Clock> RateLimiter<C> {
     }
 
     /// Gives back `n` tokens of those that were taken, for work that was not done after all. What
-    /// exceeds the burst is lost, so it never makes for more than a full one.
+    /// exceeds the burst is lost, so it never makes for more than a full one; and so is, while tokens
+    /// are [reserved](Self::reserve) ahead of their time, what was taken before them, which would
+    /// come on top of them.
     ///
     /// Giving back what was never taken allows as much more.
     pub fn refund(&self, n: u64) {
+        let now = self.inner.clock.now();
         let mut held = self.inner.hold();
-        held.arrival = held.state.gcra.refund(held.arrival, n);
+        let mut units = n.saturating_mul(held.state.gcra.cost);
+        if now < held.state.ahead.until {
+            units = units.min(held.arrival.saturating_sub(held.state.ahead.arrival));
+        }
+        let back = held.give_back(units, now);
+        held.state.lowered = held.state.lowered.wrapping_add(back);
         held.state.waits.refunded = held.state.waits.refunded.saturating_add(n);
         let first = held.state.queue.first();
         drop(held);
@@ -308,8 +388,8 @@ impl<C: Clock> RateLimiter<C> {
         }
     }
 
-    /// Sets another quota, for those who wait too. `carry` says what becomes of the tokens that are
-    /// there.
+    /// Sets another quota, for those who wait too: who cannot have its tokens by its deadline any
+    /// more, or never, is told at once. `carry` says what becomes of the tokens that are there.
     ///
     /// # Errors
     /// As of [`build`](crate::RateLimiterBuilder::build), or a burst that is too small for what
@@ -340,12 +420,18 @@ impl<C: Clock> RateLimiter<C> {
         let before = held.state.gcra;
         let shown = held.state.highest.max(held.arrival);
         let next = self.inner.cell.change(&before, shown, &next, now);
-        held.arrival = carry.apply(&before, held.arrival, &next, now);
-        held.state.highest = held.arrival;
-        held.state.gcra = next;
-        held.state.quota = quota;
-        // Those that ask for more than there will ever be are told.
-        let wakers = held.state.queue.wakers();
+        let ahead = now < held.state.ahead.until;
+        held.arrival = carry.apply(&before, held.arrival, &next, now, ahead);
+        let state = &mut *held.state;
+        state.highest = held.arrival;
+        state.gcra = next;
+        state.quota = quota;
+        // What was reserved ahead of its time still is.
+        state.ahead.arrival = held.arrival;
+        state.changes += 1;
+        state.lowered = 0;
+        state.waits.refused += state.queue.judge(&next, held.arrival, now);
+        let wakers = state.queue.wakers();
         drop(held);
         wakers.into_iter().for_each(crate::wait::wake);
         Ok(())

@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use overdrive_core::{Clock, ConfigError};
+use overdrive_core::{Clock, ConfigError, TimeBudget};
 
 use crate::leased::LeasedLimiterBuilder;
 use crate::limiter::{Inner, RateLimiter};
 use crate::quota::Quota;
-use crate::tsc::TscClock;
+use crate::tsc::{ClockSource, TscClock};
 
 /// How many may wait for one limiter unless it is told otherwise.
 pub const DEFAULT_MAX_WAITERS: usize = 65_536;
@@ -29,7 +29,8 @@ pub struct RateLimiterBuilder<C: Clock = TscClock> {
     pub(crate) name: Cow<'static, str>,
     pub(crate) quota: Option<Quota>,
     pub(crate) max_waiters: usize,
-    pub(crate) clock: C,
+    budget: Option<TimeBudget>,
+    pub(crate) clock: ClockSource<C>,
 }
 
 impl RateLimiter {
@@ -39,7 +40,8 @@ impl RateLimiter {
             name: Cow::Borrowed("limiter"),
             quota: None,
             max_waiters: DEFAULT_MAX_WAITERS,
-            clock: TscClock::new(),
+            budget: None,
+            clock: ClockSource::tsc(),
         }
     }
 
@@ -83,7 +85,14 @@ impl<C: Clock> RateLimiterBuilder<C> {
         self
     }
 
-    /// Where the time comes from. Default [`TscClock`].
+    /// How long waits and reservations may take: those without a deadline get the budget's default,
+    /// and none gets more than its maximum. Default: as long as they ask for.
+    pub fn time_budget(mut self, budget: TimeBudget) -> Self {
+        self.budget = Some(budget);
+        self
+    }
+
+    /// Where the time comes from. Default [`TscClock`], which is made in [`build`](Self::build).
     /// [`CoarseClock`](crate::clock::CoarseClock) is cheaper to read and up to its resolution late.
     ///
     /// What waits sleeps in real time (or tokio's, which tests can pause) for as long as this
@@ -94,7 +103,8 @@ impl<C: Clock> RateLimiterBuilder<C> {
             name: self.name,
             quota: self.quota,
             max_waiters: self.max_waiters,
-            clock,
+            budget: self.budget,
+            clock: ClockSource::Given(clock),
         }
     }
 
@@ -118,7 +128,15 @@ impl<C: Clock> RateLimiterBuilder<C> {
     pub(crate) fn build_leased(self, leased: u64) -> Result<RateLimiter<C>, ConfigError> {
         let quota = Quota::required(self.quota)?;
         validate_waiters(self.max_waiters)?;
-        let inner = Inner::new(self.name, quota, leased, self.max_waiters, self.clock);
+        let clock = self.clock.get();
+        let inner = Inner::new(
+            self.name,
+            quota,
+            leased,
+            self.max_waiters,
+            self.budget,
+            clock,
+        );
         Ok(RateLimiter {
             inner: Arc::new(inner),
         })

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::hash::{BuildHasher, Hash};
 use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -12,8 +13,7 @@ use overdrive_core::{Clock, Deadline, Priority};
 
 use crate::concurrency::{ConcurrencyLimit, Taken, Waits};
 use crate::error::{AcquireError, TryAcquireError};
-use crate::lines::Outcome;
-use crate::wait::wake;
+use crate::lines::{Outcome, Place};
 
 impl ConcurrencyLimit {
     /// A permit, if one is free and nobody waits for it.
@@ -51,10 +51,16 @@ impl ConcurrencyLimit {
         Err(refused)
     }
 
-    /// Waits for a permit.
+    /// Waits for a permit. Without a deadline or a time budget, until there is one.
     pub fn acquire(&self) -> Acquire<'_> {
         Acquire {
             waiting: Waiting::new(self),
+            #[cfg(feature = "tokio")]
+            timed: self.inner.budget.is_some(),
+            #[cfg(feature = "tokio")]
+            timeout: None,
+            #[cfg(feature = "tokio")]
+            timer: None,
         }
     }
 
@@ -75,22 +81,7 @@ impl ConcurrencyLimit {
     }
 
     fn acquire_until(&self, deadline: Deadline) -> Result<Permit<'_>, AcquireError> {
-        let (parker, waker) = Parker::new();
-        let mut waiting = Waiting::new(self);
-        loop {
-            if let Poll::Ready(result) = waiting.poll(&waker) {
-                return result.map(|()| Permit { limit: self });
-            }
-            let left = deadline.remaining();
-            if left.is_zero() {
-                if waiting.leave(|waits| waits.refused += 1) {
-                    // It came at the last moment.
-                    return Ok(Permit { limit: self });
-                }
-                return Err(AcquireError::TimedOut);
-            }
-            parker.park(left);
-        }
+        Waiting::new(self).block(deadline)
     }
 
     /// Waits for a permit, for so long at most.
@@ -106,10 +97,8 @@ impl ConcurrencyLimit {
     #[cfg(feature = "tokio")]
     pub async fn acquire_timeout(&self, timeout: Duration) -> Result<Permit<'_>, AcquireError> {
         let mut acquire = self.acquire();
-        match tokio::time::timeout(timeout, &mut acquire).await {
-            Ok(acquired) => acquired,
-            Err(_) => acquire.expire(),
-        }
+        acquire.timeout = Some(timeout);
+        acquire.await
     }
 
     /// [`acquire`](Self::acquire), with a permit that borrows nothing.
@@ -190,42 +179,105 @@ impl fmt::Debug for OwnedPermit {
 #[must_use = "a future does nothing until it is awaited"]
 pub struct Acquire<'l> {
     waiting: Waiting<'l>,
+    /// Whether it ends by itself when its time is up.
+    #[cfg(feature = "tokio")]
+    timed: bool,
+    /// Ends after that at most, in tokio's time.
+    #[cfg(feature = "tokio")]
+    timeout: Option<Duration>,
+    #[cfg(feature = "tokio")]
+    timer: Option<Pin<Box<tokio::time::Sleep>>>,
 }
 
-impl Acquire<'_> {
+impl<'l> Acquire<'l> {
     /// Who is served first of those who wait. Default [`Priority::Normal`]. Set it before the first
     /// poll; later it has no effect.
     ///
-    /// After [`MAX_PASSED`](crate::MAX_PASSED) permits to others in a row one goes to the lowest, so
-    /// that nobody waits for ever.
+    /// After [`MAX_PASSED`](crate::MAX_PASSED) permits past a lower priority one goes to it, so that
+    /// nobody waits for ever.
     pub fn priority(mut self, priority: Priority) -> Self {
         if self.waiting.id.is_none() {
-            self.waiting.priority = priority;
+            self.waiting.place.priority = priority;
+        }
+        self
+    }
+
+    /// For whom the permit is: a tenant, a connection, an address. Of those who wait with the same
+    /// priority each such key is served in turn, however many of its own wait, so that one key's
+    /// thousand do not keep the others waiting. All who do not say are one key. Set it before the
+    /// first poll; later it has no effect.
+    ///
+    /// Keys are known by their hash, so two may have one turn together. A key costs memory only while
+    /// somebody waits for it.
+    ///
+    /// ```
+    /// use overdrive_ratelimit::ConcurrencyLimit;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let requests = ConcurrencyLimit::builder().limit(10).build()?;
+    /// let permit = requests.acquire().share("tenant 7").await?;
+    /// # drop(permit);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn share<Q: Hash + ?Sized>(mut self, key: &Q) -> Self {
+        if self.waiting.id.is_none() {
+            self.waiting.place.share = self.waiting.limit.inner.shares.hash_one(key);
         }
         self
     }
 
     /// After that moment of the limit's clock no permit is of use: whoever has passed it is not
     /// given one, and gets [`AcquireError::TimedOut`] at once if it has passed, and when its turn
-    /// comes otherwise. There is no timer in this: `acquire_timeout` has one. Set it before the
-    /// first poll; later it has no effect.
+    /// comes otherwise. There is no timer in this: [`blocking`](Self::blocking) and, with the feature
+    /// `tokio`, `within` have one. Set it before the first poll; later it has no effect.
     pub fn deadline(mut self, deadline: impl Into<Deadline>) -> Self {
         if self.waiting.id.is_none() {
             self.waiting.deadline = deadline.into();
         }
         self
     }
-}
 
-#[cfg(feature = "tokio")]
-impl<'l> Acquire<'l> {
-    /// The time is up. The permit, if it came in this moment.
-    fn expire(mut self) -> Result<Permit<'l>, AcquireError> {
-        let limit = self.waiting.limit;
-        if self.waiting.leave(|waits| waits.refused += 1) {
-            return Ok(Permit { limit });
+    /// [`deadline`](Self::deadline), with a timer: it ends at that moment of the limit's clock, and
+    /// has to be polled in a tokio runtime with its timer enabled.
+    #[cfg(feature = "tokio")]
+    pub fn within(self, deadline: impl Into<Deadline>) -> Self {
+        Self {
+            timed: true,
+            ..self.deadline(deadline)
         }
-        Err(AcquireError::TimedOut)
+    }
+
+    /// Blocks the thread until it is over, or until its deadline.
+    ///
+    /// # Errors
+    /// [`AcquireError::TimedOut`], [`AcquireError::Closed`], [`AcquireError::QueueFull`].
+    pub fn blocking(self) -> Result<Permit<'l>, AcquireError> {
+        let left = self
+            .waiting
+            .deadline
+            .remaining_on(&*self.waiting.limit.inner.clock);
+        self.waiting.block(match left {
+            Duration::MAX => Deadline::NEVER,
+            left => Deadline::after(left),
+        })
+    }
+
+    /// Whether the time is up; sets the timer.
+    #[cfg(feature = "tokio")]
+    fn is_over(&mut self, context: &mut Context<'_>) -> bool {
+        let (waiting, timeout) = (&self.waiting, self.timeout);
+        let timed = self.timed && waiting.deadline != Deadline::NEVER;
+        if !timed && timeout.is_none() {
+            return false;
+        }
+        let timer = self.timer.get_or_insert_with(|| {
+            let left = waiting.deadline.remaining_on(&*waiting.limit.inner.clock);
+            let timeout = timeout.unwrap_or(Duration::MAX);
+            Box::pin(tokio::time::sleep(left.min(timeout)))
+        });
+        timer.as_mut().poll(context).is_ready()
     }
 }
 
@@ -234,9 +286,12 @@ impl<'l> Future for Acquire<'l> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let limit = self.waiting.limit;
-        self.waiting
-            .poll(context.waker())
-            .map_ok(|()| Permit { limit })
+        let poll = self.waiting.poll(context.waker());
+        #[cfg(feature = "tokio")]
+        if poll.is_pending() && self.is_over(context) {
+            return Poll::Ready(self.waiting.expire().map(|()| Permit { limit }));
+        }
+        poll.map_ok(|()| Permit { limit })
     }
 }
 
@@ -251,7 +306,7 @@ impl fmt::Debug for Acquire<'_> {
 /// A place in the queue, perhaps.
 struct Waiting<'l> {
     limit: &'l ConcurrencyLimit,
-    priority: Priority,
+    place: Place,
     deadline: Deadline,
     id: Option<u64>,
     over: bool,
@@ -261,11 +316,43 @@ impl<'l> Waiting<'l> {
     fn new(limit: &'l ConcurrencyLimit) -> Self {
         Self {
             limit,
-            priority: Priority::Normal,
+            place: Place {
+                priority: Priority::Normal,
+                share: 0,
+            },
             deadline: Deadline::NEVER,
             id: None,
             over: false,
         }
+    }
+
+    /// Blocks the thread, until that moment of real time at most.
+    fn block(mut self, deadline: Deadline) -> Result<Permit<'l>, AcquireError> {
+        let limit = self.limit;
+        let budget = limit.inner.budget;
+        let wanted = (deadline != Deadline::NEVER).then_some(Duration::MAX);
+        let most = budget.map_or(Deadline::NEVER, |budget| budget.start(wanted));
+        let deadline = deadline.min(most);
+        let (parker, waker) = Parker::new();
+        loop {
+            if let Poll::Ready(result) = self.poll(&waker) {
+                return result.map(|()| Permit { limit });
+            }
+            let left = deadline.remaining();
+            if left.is_zero() {
+                return self.expire().map(|()| Permit { limit });
+            }
+            parker.park(left);
+        }
+    }
+
+    /// The time is up: with a permit all the same, if it came at the last moment.
+    fn expire(&mut self) -> Result<(), AcquireError> {
+        self.over = true;
+        if self.leave(|waits| waits.refused += 1) {
+            return Ok(());
+        }
+        Err(AcquireError::TimedOut)
     }
 
     /// Ready with a permit that the caller has to make a guard of.
@@ -287,6 +374,11 @@ impl<'l> Waiting<'l> {
 
     fn enter(&mut self, waker: &Waker) -> Poll<Result<(), AcquireError>> {
         let inner = &*self.limit.inner;
+        if let Some(budget) = inner.budget {
+            let wanted = (self.deadline != Deadline::NEVER).then_some(Duration::MAX);
+            let most = Deadline::after_on(&*inner.clock, budget.of(wanted));
+            self.deadline = self.deadline.min(most);
+        }
         let late = self.deadline != Deadline::NEVER && self.deadline.has_passed_on(&inner.clock);
         let refused = match (late, if late { Taken::Full } else { inner.take() }) {
             (true, _) => AcquireError::TimedOut,
@@ -317,22 +409,20 @@ impl<'l> Waiting<'l> {
             Poll::Ready(Err(AcquireError::QueueFull { max_waiters }))
         } else {
             let id = state.next_id();
-            let (priority, deadline) = (self.priority, self.deadline);
-            state.lines.push(id, priority, since, deadline, waker);
+            let (place, deadline) = (self.place, self.deadline);
+            state.lines.push(id, place, since, deadline, waker);
             self.id = Some(id);
             return Poll::Pending;
         };
         state.waits.refused += u64::from(matches!(poll, Poll::Ready(Err(_))));
-        let wakers = inner.hand_out(&mut state);
-        drop(state);
-        wakers.into_iter().for_each(wake);
+        inner.settle(state, Some(since));
         poll
     }
 
     fn look(&self, id: u64, waker: &Waker) -> Poll<Result<(), AcquireError>> {
         let waker = waker.clone();
         let mut state = self.limit.inner.lock();
-        let found = state.lines.look(id, self.priority, waker);
+        let found = state.lines.look(id, self.place, waker);
         drop(state);
         match found {
             Ok(_spare) => Poll::Pending,
@@ -353,14 +443,12 @@ impl<'l> Waiting<'l> {
         };
         let inner = &*self.limit.inner;
         let mut state = inner.lock();
-        let found = state.lines.leave(id, self.priority);
+        let found = state.lines.leave(id, self.place);
         if found.is_err() {
             count(&mut state.waits);
         }
         // It may have been the last to listen, or have kept back those behind it.
-        let wakers = inner.hand_out(&mut state);
-        drop(state);
-        wakers.into_iter().for_each(wake);
+        inner.settle(state, None);
         matches!(found, Ok(Outcome::Granted))
     }
 }

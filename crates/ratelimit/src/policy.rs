@@ -93,7 +93,7 @@ impl Least {
 
 impl LimitPolicy {
     /// Additive increase, multiplicative decrease (Chiu and Jain, 1989): one more permit in a window
-    /// without overload, and a tenth less after one, or when work took longer than `timeout` on
+    /// without an overload that counts, and a tenth less after one, or when work took longer than `timeout` on
     /// average. For services that say when it is too much, or have a known time that is too long.
     #[must_use]
     pub fn aimd(timeout: Duration) -> Self {
@@ -129,9 +129,10 @@ impl LimitPolicy {
     }
 
     /// The next limit.
-    pub(crate) fn next(&mut self, limit: usize, window: &Window, overloads: u64) -> usize {
+    pub(crate) fn next(&mut self, limit: usize, window: &Window, overloaded: bool) -> usize {
         let now = limit as f64;
-        if let (Kind::Vegas(least) | Kind::Gradient2 { least, .. }, 1..) = (&mut self.0, overloads)
+        if let (Kind::Vegas(least) | Kind::Gradient2 { least, .. }, true) =
+            (&mut self.0, overloaded)
         {
             // The limit from before the measurement is too much by now.
             least.resume = None;
@@ -140,7 +141,7 @@ impl LimitPolicy {
         let took = window.took().map(|took| took.max(1.0));
         let next = match (&mut self.0, took) {
             (Kind::Aimd(timeout), Some(took)) if took > timeout.as_nanos() as f64 => now * 0.9,
-            _ if overloads > 0 => now * 0.9,
+            _ if overloaded => now * 0.9,
             (_, None) => now,
             (Kind::Aimd(_), Some(_)) if window.tests(limit) => now + 1.0,
             (Kind::Aimd(_), Some(_)) => now,
@@ -161,6 +162,7 @@ impl LimitPolicy {
                 }
             },
         };
+        let next = if next.is_finite() { next } else { now };
         // Down where it becomes less, so that it does. Far below 2^52.
         let next = if next < now {
             next.floor()

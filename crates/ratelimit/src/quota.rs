@@ -41,7 +41,7 @@ pub const MAX_TOKENS: u64 = 1 << 40;
 /// The longest period of a quota.
 pub const MAX_PERIOD: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// The highest rate: then 64 bits of its units last for 36 years.
+/// The highest rate: then 63 bits of its units last for 18 years.
 const MAX_PER_NANO: u128 = 16;
 
 /// What becomes of the tokens that are there when a quota is replaced.
@@ -58,21 +58,23 @@ pub enum Carry {
 }
 
 impl Carry {
-    /// The new arrival time, of which the fractions of units are rounded against the caller.
+    /// The new arrival time, of which the fractions of units are rounded against the caller. `ahead`:
+    /// whether tokens are reserved ahead of their time.
     pub(crate) fn apply(
         self,
         before: &Gcra,
         arrival: Arrival,
         next: &Gcra,
         now: Timestamp,
+        ahead: bool,
     ) -> Arrival {
         let units = before.units(now);
         let owed = i128::from(arrival.saturating_sub(units));
         let tolerance = |gcra: &Gcra| i128::from(gcra.tolerance);
         let level = match tolerance(before) - owed {
             // An idle cell is charged as much more when it is emptied.
-            level if level >= -i128::from(before.lost) => level.max(0),
-            debt => debt,
+            level if !ahead && level >= -i128::from(before.lost) => level.max(0),
+            level => level,
         };
         // Reservations may have taken more than there was: that stays owed, token by token.
         let (times, parts) = match self {

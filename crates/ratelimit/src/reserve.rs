@@ -6,8 +6,10 @@ use std::time::Duration;
 use overdrive_core::{Clock, Deadline, Timestamp};
 
 use crate::error::WaitError;
-use crate::limiter::RateLimiter;
+use crate::gcra::Arrival;
+use crate::limiter::{Ahead, RateLimiter};
 use crate::tsc::TscClock;
+use crate::wait::wake;
 
 /// Tokens that are the caller's from a certain moment on, from [`RateLimiter::reserve`].
 ///
@@ -17,6 +19,18 @@ pub struct Reservation<'l, C: Clock = TscClock> {
     limiter: &'l RateLimiter<C>,
     tokens: u64,
     ready_at: Timestamp,
+    made: Made,
+}
+
+/// What it takes to undo a reservation.
+#[derive(Clone, Copy, Debug)]
+struct Made {
+    /// The cell's time after it, what had been given back by then, and the number of the quota.
+    arrival: Arrival,
+    lowered: u64,
+    changes: u64,
+    /// What was reserved before it.
+    ahead: Ahead,
 }
 
 impl<C: Clock> Reservation<'_, C> {
@@ -39,9 +53,43 @@ impl<C: Clock> Reservation<'_, C> {
         self.tokens
     }
 
-    /// Gives all of them back, for others to take. What was reserved after it keeps its moment.
-    pub fn cancel(self) {
-        self.limiter.refund(self.tokens);
+    /// Gives them back, for others to take: how many. As many as were taken since, reserved or used,
+    /// are not given back: that was given its moment behind these tokens, keeps it, and would come on
+    /// top of them. None are once the quota was changed.
+    pub fn cancel(self) -> u64 {
+        let (inner, made) = (&self.limiter.inner, self.made);
+        let now = inner.clock.now();
+        let mut held = inner.hold();
+        if held.state.changes != made.changes || self.tokens == 0 {
+            return 0;
+        }
+        let cost = held.state.gcra.cost;
+        let lowered = held.state.lowered.wrapping_sub(made.lowered);
+        let since = held
+            .arrival
+            .saturating_add(lowered)
+            .saturating_sub(made.arrival);
+        let own = self.tokens.saturating_mul(cost);
+        // Whole tokens.
+        let back = own.saturating_sub(since) / cost * cost;
+        let back = held.give_back(back, now);
+        if since > 0 {
+            held.state.lowered = held.state.lowered.wrapping_add(back);
+        } else {
+            // The last of all: as if it had not been.
+            held.state.ahead = made.ahead;
+        }
+        let arrival = held.arrival;
+        let ahead = &mut held.state.ahead.arrival;
+        *ahead = arrival.min(*ahead);
+        let tokens = back / cost;
+        held.state.waits.refunded = held.state.waits.refunded.saturating_add(tokens);
+        let first = held.state.queue.first();
+        drop(held);
+        if let Some(first) = first {
+            wake(first);
+        }
+        tokens
     }
 }
 
@@ -56,8 +104,9 @@ impl<C: Clock> fmt::Debug for Reservation<'_, C> {
 }
 
 impl<C: Clock> RateLimiter<C> {
-    /// Takes `n` tokens, if need be before they are there: from the moment that it says they may
-    /// be used. For a caller with a schedule of its own; [`wait`](Self::wait) waits.
+    /// Takes `n` tokens, if need be before they are there: from the moment that it says, rounded up to
+    /// a nanosecond, they may be used. For a caller with a schedule of its own; [`wait`](Self::wait) waits. The deadline
+    /// is one of the limiter's clock; a [`Duration`] counts from now in real time.
     ///
     /// # Errors
     /// With nothing taken: [`WaitError::DeadlineExceeded`] if they may not be used by the
@@ -80,8 +129,8 @@ impl<C: Clock> RateLimiter<C> {
         n: u64,
         deadline: impl Into<Deadline>,
     ) -> Result<Reservation<'_, C>, WaitError> {
-        let deadline = deadline.into();
         let now = self.inner.clock.now();
+        let deadline = self.inner.deadline(deadline.into(), now);
         let mut held = self.inner.hold();
         let gcra = held.state.gcra;
         let delay = gcra.delay(held.arrival, now, held.state.queue.tokens(), n);
@@ -92,13 +141,27 @@ impl<C: Clock> RateLimiter<C> {
         } else if ready_at > deadline.moment() || !held.state.queue.is_empty() {
             WaitError::DeadlineExceeded { needed: delay }
         } else {
+            let ahead = held.state.ahead;
             held.arrival = gcra.charge(held.arrival, now, n);
+            if n > 0 && !delay.is_zero() {
+                held.state.ahead = Ahead {
+                    arrival: held.arrival,
+                    until: ready_at.max(ahead.until),
+                };
+            }
+            let made = Made {
+                arrival: held.arrival,
+                lowered: held.state.lowered,
+                changes: held.state.changes,
+                ahead,
+            };
             drop(held);
             self.inner.count_allowed(n);
             return Ok(Reservation {
                 limiter: self,
                 tokens: n,
                 ready_at,
+                made,
             });
         };
         held.state.waits.refused += 1;

@@ -4,11 +4,13 @@
 pub(crate) use loom::{
     sync::atomic::{AtomicU64, Ordering, fence},
     sync::{Mutex, MutexGuard},
+    thread::yield_now,
 };
 #[cfg(not(overdrive_loom))]
 pub(crate) use std::{
     sync::atomic::{AtomicU64, Ordering, fence},
     sync::{Mutex, MutexGuard},
+    thread::yield_now,
 };
 
 /// A guard that a control takes away, to show that its model notices.
@@ -16,8 +18,12 @@ pub(crate) use std::{
 pub(crate) enum Mutant {
     /// Who puts a key in does so without the lock of its stripe.
     EnterUnlocked,
+    /// A denial that was remembered is not forgotten when the cell is taken.
+    KeepTheDenial,
     /// Who waits for a permit looks for one before those who give one back know of it.
     LookWithoutMark,
+    /// Who puts a key in does not wait for slots that change hands.
+    PassTheBusy,
     /// A change of quota may reuse arrival times of the quota before.
     RepeatArrivals,
     /// A check stores its charge instead of comparing.

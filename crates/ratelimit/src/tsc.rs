@@ -13,15 +13,20 @@ use crate::counter::Counter;
 /// tens of nanoseconds, and a third of the cost of
 /// [`PreciseClock`](overdrive_core::clock::PreciseClock).
 ///
-/// The two are compared about twice a second, by a reader; a difference of frequency is measured
-/// and steered away, so that the clocks stay within microseconds of each other for as long as the
-/// process runs, and [`Deadline`](overdrive_core::Deadline)s of one hold for the other. After a
-/// pause (nobody reads, or the machine sleeps) it goes forward to the operating system's time; it
-/// never goes back.
+/// The two are compared about fifty times a second, by a reader; a difference of frequency is
+/// measured and steered away, so that the clocks stay within microseconds of each other once the
+/// frequency has been measured for a second, and [`Deadline`](overdrive_core::Deadline)s of one hold
+/// for the other. After a pause (nobody reads, or the machine sleeps) it goes forward to the operating
+/// system's time.
+///
+/// It is as even as the processors' counters are alike, which the kernel has found them to be: a
+/// thread that moves to one that is behind sees that much less. If the counter itself jumps, as it
+/// may when a virtual machine is moved, the time shown is at most 20 ms ahead until it has been slowed
+/// back, and may go back by the microseconds above.
 ///
 /// It needs an x86-64 processor and a Linux kernel that keeps its own time by the counter (clock
-/// source `tsc`); elsewhere it reads the operating system's clock. The first one of a process measures
-/// the counter for two milliseconds.
+/// source `tsc`); elsewhere, and from ten seconds after the kernel stops to trust the counter, it reads
+/// the operating system's clock. The first one of a process measures the counter for two milliseconds.
 ///
 /// ```
 /// use overdrive_ratelimit::{Clock, TscClock};
@@ -43,6 +48,29 @@ impl TscClock {
         Self {
             steered: STEERED.get_or_init(Steered::new),
         }
+    }
+}
+
+/// A clock to be made when it is needed: [`TscClock`] takes a while, and who brings another is not
+/// to pay for it.
+#[derive(Clone, Debug)]
+pub(crate) enum ClockSource<C> {
+    Made(fn() -> C),
+    Given(C),
+}
+
+impl<C> ClockSource<C> {
+    pub(crate) fn get(self) -> C {
+        match self {
+            Self::Made(make) => make(),
+            Self::Given(clock) => clock,
+        }
+    }
+}
+
+impl ClockSource<TscClock> {
+    pub(crate) fn tsc() -> Self {
+        Self::Made(TscClock::new)
     }
 }
 
@@ -70,7 +98,13 @@ impl fmt::Debug for TscClock {
 const SHIFT: u32 = 31;
 
 /// How long a comparison holds, in nanoseconds. A reader that comes later makes a new one.
-const STRETCH: u64 = 500_000_000;
+const STRETCH: u64 = 20_000_000;
+
+/// From how long on a frequency is believed, in nanoseconds.
+const BELIEVED: u64 = 250_000_000;
+
+/// After so many comparisons the kernel is asked whether it still trusts the counter.
+const TRUSTED: u32 = 500;
 
 /// How long the counter is measured at first, in nanoseconds.
 const MEASURED: u64 = 2_000_000;
@@ -95,6 +129,11 @@ struct Baseline {
     first: Comparison,
     /// What was measured so far.
     rate: u64,
+    /// What was measured last and was too far from that to be believed at once.
+    doubted: Option<u64>,
+    comparisons: u32,
+    /// The kernel does not trust the counter any more.
+    distrusted: bool,
 }
 
 /// The counter and the operating system's clock at one moment.
@@ -131,7 +170,13 @@ impl Steered {
             nanos: AtomicU64::new(now.nanos),
             rate: AtomicU64::new(rate),
             ticks_valid: AtomicU64::new(ticks_in(STRETCH, rate)),
-            baseline: Mutex::new(Baseline { first, rate }),
+            baseline: Mutex::new(Baseline {
+                first,
+                rate,
+                doubted: None,
+                comparisons: 0,
+                distrusted: false,
+            }),
         }
     }
 
@@ -176,16 +221,32 @@ impl Steered {
             let nanos = self.nanos.load(Ordering::Relaxed);
             return Timestamp::from_nanos(nanos + ((since * rate) >> SHIFT));
         }
-        let shown = now.nanos.max(last);
+        // One that began anew was within microseconds of the system's time until then.
+        let began_anew = since > u64::MAX / 2;
+        let least = if began_anew {
+            self.nanos.load(Ordering::Relaxed)
+        } else {
+            last
+        };
+        let shown = now.nanos.max(least);
         let next = baseline.steer(now, shown - now.nanos);
+        baseline.comparisons += 1;
+        if baseline.comparisons % TRUSTED == 0 {
+            baseline.distrusted = !self.counter.is_trusted();
+        }
+        // Then each reading comes here.
+        let valid = if baseline.distrusted {
+            0
+        } else {
+            ticks_in(STRETCH, next)
+        };
         let version = self.version.load(Ordering::Relaxed);
         self.version.store(version + 1, Ordering::Relaxed);
         fence(Ordering::Release);
         self.ticks.store(now.ticks, Ordering::Relaxed);
         self.nanos.store(shown, Ordering::Relaxed);
         self.rate.store(next, Ordering::Relaxed);
-        self.ticks_valid
-            .store(ticks_in(STRETCH, next), Ordering::Relaxed);
+        self.ticks_valid.store(valid, Ordering::Relaxed);
         self.version.store(version + 2, Ordering::Release);
         Timestamp::from_nanos(shown)
     }
@@ -201,14 +262,15 @@ impl Baseline {
         }
         let ticks = u128::from(now.ticks.saturating_sub(self.first.ticks));
         let nanos = u128::from(now.nanos.saturating_sub(self.first.nanos));
-        if ticks > 0 && nanos >= u128::from(STRETCH) / 2 {
-            let measured = (nanos << SHIFT) / ticks;
-            let thousandth = u128::from(self.rate) / 1000;
-            if u128::from(self.rate).abs_diff(measured) <= thousandth {
-                self.rate = u64::try_from(measured).unwrap_or(self.rate);
+        if ticks > 0 && nanos >= u128::from(BELIEVED) {
+            let measured = u64::try_from((nanos << SHIFT) / ticks).unwrap_or(u64::MAX);
+            let agrees = |rate: u64| rate.abs_diff(measured) <= rate / 1000;
+            if agrees(self.rate) || self.doubted.is_some_and(agrees) {
+                (self.rate, self.doubted) = (measured, None);
             } else {
-                // One of the two stood still for a while: the machine slept.
-                self.first = now;
+                // One of the two stood still for a while, as when the machine sleeps; or it was the
+                // first measurement that was off, and then the next agrees with this one.
+                (self.first, self.doubted) = (now, Some(measured));
             }
         }
         let less = u128::from(self.rate) * u128::from(ahead) / u128::from(STRETCH);
@@ -302,12 +364,52 @@ mod tests {
         );
     }
 
+    fn baseline(first: Comparison, rate: u64) -> Baseline {
+        Baseline {
+            first,
+            rate,
+            doubted: None,
+            comparisons: 0,
+            distrusted: false,
+        }
+    }
+
+    #[test]
+    fn a_first_measurement_that_was_off_is_corrected() {
+        let right = 1_u64 << SHIFT;
+        let first = Comparison { ticks: 0, nanos: 0 };
+        let mut baseline = baseline(first, right + right / 500);
+        for stretch in 1..=100_u64 {
+            let at = stretch * STRETCH;
+            let (ticks, nanos) = (at, at);
+            baseline.steer(Comparison { ticks, nanos }, 0);
+        }
+        assert!(baseline.rate.abs_diff(right) <= right / 1_000_000);
+    }
+
+    #[test]
+    fn a_counter_that_jumps_mints_no_time_to_speak_of() {
+        let ticks = Arc::new(AtomicU64::new(1_000_000_000_000));
+        let clock = Steered::on(Counter::Set(Arc::clone(&ticks)));
+        let ahead = |clock: &Steered| {
+            let shown = clock.now().as_nanos();
+            shown.saturating_sub(Timestamp::now().as_nanos())
+        };
+        for _ in 0..4 {
+            ticks.fetch_sub(100_000_000_000, Ordering::Relaxed);
+            assert!(ahead(&clock) <= STRETCH, "after a jump back");
+        }
+        let _new_stretch = clock.now();
+        ticks.fetch_add(400_000_000, Ordering::Relaxed);
+        assert!(ahead(&clock) <= STRETCH, "after a jump forward");
+    }
+
     #[test]
     fn a_clock_that_is_ahead_is_slowed_and_not_stopped() {
         let (rate, second) = (1_u64 << SHIFT, 1_000_000_000);
         let steered = |nanos, ahead| {
             let first = Comparison { ticks: 0, nanos: 0 };
-            let mut baseline = Baseline { first, rate };
+            let mut baseline = baseline(first, rate);
             let ticks = second;
             let next = baseline.steer(Comparison { ticks, nanos }, ahead);
             (next, baseline.first.nanos)

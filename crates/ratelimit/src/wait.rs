@@ -1,10 +1,11 @@
 //! Waiting for tokens, in the order of arrival.
 //!
-//! Only the first of those who wait has a timer; the others are told when they become first.
+//! Only the first of those who wait has a timer for its turn; the others are told when they become
+//! first, and have one for their deadline, if they gave one.
 //! A token is taken when it is granted and not before, so one who gives up has nothing to give
 //! back.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ use overdrive_core::{Clock, Deadline, Timestamp};
 
 use crate::cell::Answer;
 use crate::error::WaitError;
+use crate::fifo::Fifo;
+use crate::gcra::{Arrival, Gcra};
 use crate::limiter::{Held, RateLimiter};
 
 /// How late a timer may be without its lateness costing throughput: a grant counts as of when it
@@ -23,16 +26,18 @@ pub const TIMER_SLACK: Duration = Duration::from_millis(5);
 /// Those who wait, first come first.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    waiters: VecDeque<Waiter>,
+    waiters: Fifo<Waiter>,
+    /// What was decided about those whom a change of quota turned away.
+    turned_away: BTreeMap<u64, (WaitError, Option<Waker>)>,
     tokens: u64,
     next_id: u64,
 }
 
 #[derive(Debug)]
 struct Waiter {
-    id: u64,
     tokens: u64,
     since: Timestamp,
+    deadline: Deadline,
     /// None once it was woken, until it looks again.
     waker: Option<Waker>,
 }
@@ -51,37 +56,78 @@ impl Queue {
         self.tokens
     }
 
-    fn push(&mut self, tokens: u64, since: Timestamp, waker: Waker) -> u64 {
+    fn push(&mut self, tokens: u64, since: Timestamp, deadline: Deadline, waker: Waker) -> u64 {
         let id = self.next_id;
         self.next_id += 1;
         // At most 2^40 each, and 2^23 of them.
         self.tokens += tokens;
-        self.waiters.push_back(Waiter {
-            id,
+        let waiter = Waiter {
             tokens,
             since,
+            deadline,
             waker: Some(waker),
-        });
+        };
+        self.waiters.push(id, waiter);
         id
+    }
+
+    fn is_first(&self, id: u64) -> bool {
+        self.waiters.first().is_some_and(|(first, _)| first == id)
     }
 
     /// The waker of the first, for it to look again.
     pub(crate) fn first(&mut self) -> Option<Waker> {
-        self.waiters.front_mut()?.waker.take()
+        self.waiters.first_mut()?.waker.take()
     }
 
-    /// The wakers of all, for them to look again.
+    /// The wakers of all, for them to look again; of those turned away too.
     pub(crate) fn wakers(&mut self) -> Vec<Waker> {
-        let wakers = self.waiters.iter_mut().map(|waiter| waiter.waker.take());
-        wakers.flatten().collect()
+        let turned_away = self.turned_away.values_mut();
+        let turned_away = turned_away.filter_map(|(_, waker)| waker.take());
+        let waiting = self.waiters.iter_mut();
+        let waiting = waiting.filter_map(|(_, waiter)| waiter.waker.take());
+        turned_away.chain(waiting).collect()
+    }
+
+    /// Turns away all who cannot have their tokens in time by this quota: how many.
+    pub(crate) fn judge(&mut self, gcra: &Gcra, arrival: Arrival, now: Timestamp) -> u64 {
+        let mut ahead = 0;
+        let mut refused = Vec::new();
+        for (id, waiter) in self.waiters.iter_mut() {
+            let (asked, burst) = (waiter.tokens, gcra.burst);
+            let needed = gcra.delay(arrival, now, ahead, asked);
+            if asked > burst {
+                refused.push((id, WaitError::ExceedsBurst { asked, burst }));
+            } else if now.saturating_add(needed) > waiter.deadline.moment() {
+                refused.push((id, WaitError::DeadlineExceeded { needed }));
+            } else {
+                ahead += asked;
+            }
+        }
+        let n = refused.len() as u64;
+        for (id, error) in refused {
+            if let Some(waiter) = self.waiters.remove(id) {
+                self.tokens -= waiter.tokens;
+                self.turned_away.insert(id, (error, waiter.waker));
+            }
+        }
+        n
+    }
+
+    /// Keeps the newest waker: the old one.
+    fn replace_waker(&mut self, id: u64, waker: Waker) -> Option<Waker> {
+        match self.waiters.get_mut(id) {
+            Some(waiter) => waiter.waker.replace(waker),
+            None => Some(waker),
+        }
     }
 
     /// Takes one out: it, and the waker of whoever became first by that.
     fn remove(&mut self, id: u64) -> Option<(Waiter, Option<Waker>)> {
-        let at = self.waiters.binary_search_by_key(&id, |w| w.id).ok()?;
-        let waiter = self.waiters.remove(at)?;
+        let was_first = self.is_first(id);
+        let waiter = self.waiters.remove(id)?;
         self.tokens -= waiter.tokens;
-        let next = if at == 0 { self.first() } else { None };
+        let next = if was_first { self.first() } else { None };
         Some((waiter, next))
     }
 }
@@ -104,8 +150,8 @@ pub(crate) enum Step {
     Done(Result<(), WaitError>),
     /// First in the queue: step again after that, or when woken.
     First(Duration),
-    /// Not first: step again when woken.
-    Behind,
+    /// Not first: step again when woken, or after that, when its time is up.
+    Behind(Duration),
 }
 
 impl<'l, C: Clock> Turn<'l, C> {
@@ -165,6 +211,7 @@ impl<'l, C: Clock> Turn<'l, C> {
     /// The first step.
     fn enter(&mut self, held: &mut Held<'_>, now: Timestamp, waker: Waker) -> (Step, Outside) {
         let inner = &self.limiter.inner;
+        self.deadline = inner.deadline(self.deadline, now);
         let state = &mut *held.state;
         let gcra = state.gcra;
         let (asked, burst) = (self.tokens, gcra.burst);
@@ -182,16 +229,23 @@ impl<'l, C: Clock> Turn<'l, C> {
             WaitError::QueueFull { max_waiters }
         } else {
             let first = state.queue.is_empty();
-            self.id = Some(state.queue.push(asked, now, waker));
+            self.id = Some(state.queue.push(asked, now, self.deadline, waker));
             let step = if first {
                 Step::First(delay)
             } else {
-                Step::Behind
+                Step::Behind(self.left(now))
             };
             return (step, Outside::default());
         };
         state.waits.refused += 1;
         (Step::Done(Err(refused)), Outside::spare(waker))
+    }
+
+    fn left(&self, now: Timestamp) -> Duration {
+        if self.deadline == Deadline::NEVER {
+            return Duration::MAX;
+        }
+        self.deadline.moment().saturating_since(now)
     }
 
     /// A later step.
@@ -203,38 +257,40 @@ impl<'l, C: Clock> Turn<'l, C> {
         waker: Waker,
     ) -> (Step, Outside) {
         let state = &mut *held.state;
+        if let Some((error, own)) = state.queue.turned_away.remove(&id) {
+            self.id = None;
+            let spare = [own, Some(waker)];
+            return (Step::Done(Err(error)), Outside { wake: None, spare });
+        }
         let gcra = state.gcra;
-        let (asked, burst) = (self.tokens, gcra.burst);
-        if asked > burst {
-            // There was another quota when it came.
+        let first = state.queue.is_first(id);
+        let delay = gcra.delay(held.arrival, now, 0, self.tokens);
+        if first && delay.is_zero() {
+            let slack = u64::try_from(TIMER_SLACK.as_nanos()).unwrap_or(u64::MAX);
+            let oldest = Timestamp::from_nanos(now.as_nanos().saturating_sub(slack));
+            let since = state
+                .queue
+                .waiters
+                .first()
+                .map_or(now, |(_, own)| own.since);
+            held.arrival = gcra.charge(held.arrival, since.max(oldest), self.tokens);
+            state.waits.waited += 1;
+            self.limiter.inner.count_allowed(self.tokens);
+            return (Step::Done(Ok(())), self.leave(held, waker));
+        }
+        let left = self.left(now);
+        if left.is_zero() || (first && delay > left) {
             state.waits.refused += 1;
-            let outside = self.leave(held, waker);
-            return (
-                Step::Done(Err(WaitError::ExceedsBurst { asked, burst })),
-                outside,
-            );
+            let error = WaitError::DeadlineExceeded { needed: delay };
+            return (Step::Done(Err(error)), self.leave(held, waker));
         }
-        if state
-            .queue
-            .waiters
-            .front()
-            .is_none_or(|first| first.id != id)
-        {
-            let spare = state.queue.replace_waker(id, waker);
-            return (Step::Behind, Outside::spare(spare));
-        }
-        let delay = gcra.delay(held.arrival, now, 0, asked);
-        if !delay.is_zero() {
-            let spare = state.queue.replace_waker(id, waker);
-            return (Step::First(delay), Outside::spare(spare));
-        }
-        let slack = u64::try_from(TIMER_SLACK.as_nanos()).unwrap_or(u64::MAX);
-        let oldest = Timestamp::from_nanos(now.as_nanos().saturating_sub(slack));
-        let since = state.queue.waiters.front().map_or(now, |first| first.since);
-        held.arrival = gcra.charge(held.arrival, since.max(oldest), asked);
-        state.waits.waited += 1;
-        self.limiter.inner.count_allowed(asked);
-        (Step::Done(Ok(())), self.leave(held, waker))
+        let spare = state.queue.replace_waker(id, waker);
+        let step = if first {
+            Step::First(delay)
+        } else {
+            Step::Behind(left)
+        };
+        (step, Outside::spare(spare))
     }
 
     /// Leaves the queue.
@@ -250,16 +306,6 @@ impl<'l, C: Clock> Turn<'l, C> {
     fn allowed_at_once(&self) -> Step {
         self.limiter.inner.count_allowed(self.tokens);
         Step::Done(Ok(()))
-    }
-}
-
-impl Queue {
-    /// Keeps the newest waker: the old one.
-    fn replace_waker(&mut self, id: u64, waker: Waker) -> Option<Waker> {
-        match self.waiters.binary_search_by_key(&id, |w| w.id) {
-            Ok(at) => self.waiters[at].waker.replace(waker),
-            Err(_) => Some(waker),
-        }
     }
 }
 
@@ -292,9 +338,13 @@ impl<C: Clock> Drop for Turn<'_, C> {
             return;
         }
         let mut held = self.limiter.inner.hold();
-        held.state.waits.abandoned += 1;
+        let told = self
+            .id
+            .and_then(|id| held.state.queue.turned_away.remove(&id));
+        held.state.waits.abandoned += u64::from(told.is_none());
         let outside = self.leave(&mut held, Waker::noop().clone());
         drop(held);
+        drop(told);
         outside.settle();
     }
 }
@@ -331,8 +381,9 @@ impl<C: Clock> RateLimiter<C> {
     /// limiter's clock; a [`Duration`] counts from now in real time.
     ///
     /// # Errors
-    /// At once, with nothing taken: [`WaitError::DeadlineExceeded`] if the tokens will not be
-    /// there by then, [`WaitError::ExceedsBurst`], [`WaitError::QueueFull`].
+    /// With nothing taken: [`WaitError::DeadlineExceeded`] if the tokens will not be there by then,
+    /// which is known at once unless the quota is changed or those in front do not go;
+    /// [`WaitError::ExceedsBurst`], [`WaitError::QueueFull`].
     pub fn wait_n_blocking(&self, n: u64, deadline: impl Into<Deadline>) -> Result<(), WaitError> {
         let (parker, waker) = Parker::new();
         let mut turn = Turn::new(self, n, deadline.into());
@@ -340,7 +391,7 @@ impl<C: Clock> RateLimiter<C> {
             match turn.step(&waker) {
                 Step::Done(result) => return result,
                 Step::First(delay) => parker.park(delay),
-                Step::Behind => parker.park(Duration::MAX),
+                Step::Behind(left) => parker.park(left),
             }
         }
     }

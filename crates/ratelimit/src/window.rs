@@ -104,15 +104,7 @@ impl<C: Clock> SlidingLog<C> {
     /// [`CheckError::Denied`] with nothing taken, or [`CheckError::ExceedsBurst`] if so many can
     /// never be had at once.
     pub fn check_n(&self, n: u64) -> Result<(), CheckError> {
-        let now = self.clock.now();
-        let mut taken = self.lock();
-        self.look(&mut taken, now, n)?;
-        // A clock that went back: as of the latest.
-        let at = taken
-            .back()
-            .map_or(now.as_nanos(), |last| now.as_nanos().max(*last));
-        taken.extend((0..n).map(|_| at));
-        Ok(())
+        self.check_n_at(n).map(drop)
     }
 
     /// Whether [`check_n`](Self::check_n) would be allowed now. Takes nothing.
@@ -124,13 +116,45 @@ impl<C: Clock> SlidingLog<C> {
         self.look(&mut self.lock(), now, n)
     }
 
-    /// Takes back the last `n` tokens that are still in the window.
+    /// Takes back `n` of the tokens that are still in the window: the oldest of them count no more,
+    /// whichever were not used, so that no window ever holds more than the limit.
     pub fn refund(&self, n: u64) {
+        let now = self.clock.now();
         let mut taken = self.lock();
-        let left = taken
-            .len()
-            .saturating_sub(usize::try_from(n).unwrap_or(usize::MAX));
-        taken.truncate(left);
+        self.forget(&mut taken, now);
+        let n = usize::try_from(n).unwrap_or(usize::MAX).min(taken.len());
+        taken.drain(..n);
+    }
+
+    /// Takes back `n` tokens of that moment.
+    pub(crate) fn refund_at(&self, n: u64, at: u64) {
+        let mut taken = self.lock();
+        let (from, to) = (
+            taken.partition_point(|stamp| *stamp < at),
+            taken.partition_point(|stamp| *stamp <= at),
+        );
+        let n = usize::try_from(n).unwrap_or(usize::MAX).min(to - from);
+        taken.drain(from..from + n);
+    }
+
+    /// [`check_n`](Self::check_n), with the moment that the tokens count as of.
+    pub(crate) fn check_n_at(&self, n: u64) -> Result<u64, CheckError> {
+        let now = self.clock.now();
+        let mut taken = self.lock();
+        self.look(&mut taken, now, n)?;
+        // A clock that went back: as of the latest.
+        let at = taken
+            .back()
+            .map_or(now.as_nanos(), |last| now.as_nanos().max(*last));
+        taken.extend((0..n).map(|_| at));
+        Ok(at)
+    }
+
+    fn forget(&self, taken: &mut VecDeque<u64>, now: Timestamp) {
+        let ends = |at: u64| at.saturating_add(self.window);
+        while taken.front().is_some_and(|at| ends(*at) <= now.as_nanos()) {
+            taken.pop_front();
+        }
     }
 
     /// Forgets what is out of the window: whether there is room for `n` more.
@@ -139,10 +163,8 @@ impl<C: Clock> SlidingLog<C> {
         if asked > burst {
             return Err(CheckError::ExceedsBurst { asked, burst });
         }
+        self.forget(taken, now);
         let ends = |at: u64| at.saturating_add(self.window);
-        while taken.front().is_some_and(|at| ends(*at) <= now.as_nanos()) {
-            taken.pop_front();
-        }
         let room = self.limit - taken.len() as u64;
         if n <= room {
             return Ok(());

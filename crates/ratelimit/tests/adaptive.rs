@@ -2,6 +2,9 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::future::Future;
+use std::sync::Arc;
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use overdrive_core::clock::ManualClock;
@@ -24,6 +27,8 @@ const CAPACITY: f64 = 800.0;
 struct Server {
     random: fastrand::Rng,
     work: Duration,
+    /// The share of answers that fail whatever the load.
+    noise: f64,
 }
 
 impl Server {
@@ -58,7 +63,9 @@ fn goodput(
             in_work.pop();
             clock.advance_to(ends);
             let (permit, began) = permits[at].take().unwrap();
-            if ends.saturating_since(began) <= PATIENCE {
+            if server.random.f64() < server.noise {
+                permit.overload();
+            } else if ends.saturating_since(began) <= PATIENCE {
                 good += u64::from(ends >= measured_from);
                 permit.success();
             } else {
@@ -81,6 +88,7 @@ fn server() -> Server {
     Server {
         random: fastrand::Rng::with_seed(7),
         work: WORK,
+        noise: 0.0,
     }
 }
 
@@ -143,6 +151,24 @@ fn gradient2_comes_close_to_the_best_fixed_limit_also_under_threefold_load() {
 }
 
 #[test]
+fn failures_that_are_noise_cost_little_under_threefold_load() {
+    let load = 3.0 * CAPACITY;
+    let peak = best_fixed(load);
+    for policy in [
+        LimitPolicy::aimd(WORK.mul_f64(1.2)),
+        LimitPolicy::vegas(),
+        LimitPolicy::gradient2(),
+    ] {
+        let clock = ManualClock::new();
+        let limit = adaptive(policy.clone(), &clock);
+        let mut server = server();
+        server.noise = 0.004;
+        let got = goodput(&limit, &clock, &mut server, load, 80);
+        assert!(got >= 0.9 * peak, "{policy:?}: {got} of {peak}");
+    }
+}
+
+#[test]
 fn a_limit_follows_a_server_that_becomes_slower_and_faster() {
     for policy in [LimitPolicy::vegas(), LimitPolicy::gradient2()] {
         let clock = ManualClock::new();
@@ -196,6 +222,95 @@ fn settings_that_make_no_sense_are_refused_by_name() {
     assert_eq!(build(builder().range(5, 9).initial(10)), Err("initial"));
     assert_eq!(build(builder().window(Duration::ZERO)), Err("window"));
     assert_eq!(build(builder().min_samples(0)), Err("min_samples"));
+    assert_eq!(build(builder().window(Duration::MAX)), Err("window"));
+    assert_eq!(build(builder().min_samples(u64::MAX)), Err("min_samples"));
+    for share in [-0.1, 1.0, f64::NAN] {
+        assert_eq!(
+            build(builder().overload_share(share)),
+            Err("overload_share")
+        );
+    }
     let aimd = LimitPolicy::aimd(Duration::ZERO);
     assert_eq!(build(builder().policy(aimd)), Err("timeout"));
+}
+
+/// One failure a window among thousands of successes.
+fn background(policy: LimitPolicy) {
+    let clock = ManualClock::new();
+    let limit = adaptive(policy, &clock);
+    let mut seen = Vec::new();
+    for _ in 0..100 {
+        for round in 0..200 {
+            let permits: Vec<_> = std::iter::from_fn(|| limit.try_acquire().ok()).collect();
+            clock.advance(Duration::from_micros(1300));
+            for (i, permit) in permits.into_iter().enumerate() {
+                if round == 0 && i == 0 {
+                    permit.overload();
+                } else {
+                    permit.success();
+                }
+            }
+        }
+        seen.push(limit.limit());
+    }
+    let last = seen[seen.len() - 1];
+    assert!(last > 20, "{seen:?}");
+}
+
+#[test]
+fn a_few_failures_do_not_end_the_limit_gradient2() {
+    background(LimitPolicy::gradient2());
+}
+
+#[test]
+fn a_few_failures_do_not_end_the_limit_vegas() {
+    background(LimitPolicy::vegas());
+}
+
+#[test]
+fn a_few_failures_do_not_end_the_limit_aimd() {
+    background(LimitPolicy::aimd(Duration::from_millis(100)));
+}
+
+/// A waker that looks at the limit runs under the lock of the samples.
+#[test]
+fn a_waker_that_looks_at_the_limit_does_not_hang() {
+    struct Looks(AdaptiveLimit<ManualClock>);
+    impl Wake for Looks {
+        fn wake(self: Arc<Self>) {
+            let _ = self.0.updates();
+        }
+    }
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let clock = ManualClock::new();
+        let limit = AdaptiveLimit::builder()
+            .policy(LimitPolicy::aimd(Duration::from_millis(1000)))
+            .range(1, 10)
+            .initial(1)
+            .min_samples(1)
+            .max_waiters(10)
+            .clock(clock.clone())
+            .build()
+            .unwrap();
+        let waker = Waker::from(Arc::new(Looks(limit.clone())));
+        let mut context = Context::from_waker(&waker);
+        let permit = limit.try_acquire().unwrap();
+        let concurrency = limit.concurrency().clone();
+        let mut one = Box::pin(concurrency.acquire());
+        let mut two = Box::pin(concurrency.acquire());
+        assert!(one.as_mut().poll(&mut context).is_pending());
+        assert!(two.as_mut().poll(&mut context).is_pending());
+        clock.advance(Duration::from_millis(1));
+        clock.advance(Duration::from_millis(299));
+        // The first is woken by the permit that comes back, the second by the higher limit.
+        permit.success();
+        done.send(limit.limit()).unwrap();
+        drop((one, two));
+    });
+    let got = is_done.recv_timeout(Duration::from_secs(3));
+    assert!(
+        got.is_ok(),
+        "a deadlock: wakers run under the lock of the samples ({got:?})"
+    );
 }

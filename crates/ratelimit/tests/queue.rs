@@ -1,11 +1,13 @@
 //! Who gets a permit, and who is turned away.
 
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use overdrive_core::clock::ManualClock;
+use overdrive_core::{Clock, Timestamp};
 use overdrive_ratelimit::{
     Acquire, AcquireError, ConcurrencyLimit, Deadline, Permit, Priority, Shedding,
 };
@@ -177,4 +179,135 @@ fn permits_are_neither_lost_nor_doubled_by_many_threads() {
         stats.acquired + stats.refused + stats.abandoned_waits,
         12_000
     );
+}
+
+#[test]
+fn many_that_give_up_leave_the_others_in_order() {
+    let (limit, _clock) = limit(1);
+    let held = limit.try_acquire().unwrap();
+    let mut waits: Vec<_> = (0..40_000).map(|_| Some(limit.acquire())).collect();
+    for wait in waits.iter_mut().flatten() {
+        assert!(poll(wait).is_pending());
+    }
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut order: Vec<_> = (0..waits.len()).collect();
+    random.shuffle(&mut order);
+    let (stay, go) = order.split_at_mut(100);
+    for at in go {
+        waits[*at] = None;
+    }
+    stay.sort_unstable();
+    let mut permit = Some(held);
+    for at in stay {
+        drop(permit.take());
+        let Poll::Ready(Ok(next)) = poll(waits[*at].as_mut().unwrap()) else {
+            panic!("the next is {at}");
+        };
+        permit = Some(next);
+    }
+    assert_eq!(limit.stats().abandoned_waits, 39_900);
+}
+
+#[test]
+fn a_keys_thousand_do_not_keep_another_key_waiting() {
+    let (limit, _clock) = limit(1);
+    let held = limit.try_acquire().unwrap();
+    let mut many: Vec<_> = (0..1_000).map(|_| limit.acquire().share("many")).collect();
+    assert!(many.iter_mut().all(|wait| poll(wait).is_pending()));
+    let mut few: Vec<_> = (0..3).map(|_| limit.acquire().share(&7_u32)).collect();
+    assert!(few.iter_mut().all(|wait| poll(wait).is_pending()));
+    drop(held);
+    for (one, other) in many.iter_mut().zip(&mut few) {
+        let Poll::Ready(Ok(permit)) = poll(one) else {
+            panic!("one of the thousand");
+        };
+        assert!(poll(other).is_pending());
+        drop(permit);
+        let Poll::Ready(Ok(permit)) = poll(other) else {
+            panic!("and one of the few");
+        };
+        drop(permit);
+    }
+    // The next has been handed its permit.
+    assert_eq!(limit.stats().waiting, 996);
+}
+
+/// The clock of a user that asks the limit something.
+#[test]
+fn a_clock_that_asks_the_limiter_does_not_hang() {
+    #[derive(Debug)]
+    struct Asks(std::sync::OnceLock<ConcurrencyLimit>);
+    impl Clock for Asks {
+        fn now(&self) -> Timestamp {
+            if let Some(limit) = self.0.get() {
+                let _ = limit.stats();
+            }
+            Timestamp::ZERO
+        }
+    }
+    let clock = Arc::new(Asks(std::sync::OnceLock::new()));
+    let limit = ConcurrencyLimit::builder()
+        .limit(1)
+        .shed(Shedding::default())
+        .clock(Arc::clone(&clock))
+        .build()
+        .unwrap();
+    let permit = limit.try_acquire().unwrap().into_owned();
+    let other = limit.clone();
+    let (joined, has_joined) = std::sync::mpsc::channel();
+    let (done, is_done) = std::sync::mpsc::channel();
+    clock.0.set(limit).unwrap();
+    std::thread::spawn(move || {
+        let mut context = Context::from_waker(Waker::noop());
+        let mut wait = Box::pin(other.acquire());
+        let _ = wait.as_mut().poll(&mut context);
+        joined.send(()).unwrap();
+        drop(permit); // hands out: reads the clock under the lock
+        done.send(()).unwrap();
+        std::mem::forget(wait);
+    });
+    has_joined.recv_timeout(Duration::from_secs(3)).unwrap();
+    assert!(
+        is_done.recv_timeout(Duration::from_secs(3)).is_ok(),
+        "a deadlock: the clock is read under the lock"
+    );
+}
+
+/// With a low in line, and a high, those between are passed for ever.
+#[test]
+fn nobody_waits_for_ever() {
+    let limit = ConcurrencyLimit::builder().limit(1).build().unwrap();
+    let mut permit = Some(limit.try_acquire().unwrap());
+    let mut context = Context::from_waker(Waker::noop());
+    let mut normal = pin!(limit.acquire());
+    assert!(normal.as_mut().poll(&mut context).is_pending());
+    let mut others: Vec<(Priority, Pin<Box<Acquire<'_>>>)> = Vec::new();
+    // Four of each, always: who is served comes again.
+    let mut next: Vec<_> = [Priority::High, Priority::Low].repeat(4);
+    let mut low = 0;
+    for _ in 0..10_000 {
+        for priority in next.drain(..) {
+            let mut other = Box::pin(limit.acquire().priority(priority));
+            assert!(other.as_mut().poll(&mut context).is_pending());
+            others.push((priority, other));
+        }
+        drop(permit.take());
+        if normal.as_mut().poll(&mut context).is_ready() {
+            return;
+        }
+        let at = others
+            .iter_mut()
+            .position(|(_, other)| match other.as_mut().poll(&mut context) {
+                Poll::Ready(got) => {
+                    permit = Some(got.unwrap());
+                    true
+                }
+                Poll::Pending => false,
+            })
+            .expect("somebody got it");
+        let (priority, _) = others.remove(at);
+        low += usize::from(priority == Priority::Low);
+        next.push(priority);
+    }
+    panic!("10,000 permits went past one of normal priority, {low} of them to low ones");
 }

@@ -13,7 +13,7 @@ use overdrive_core::clock::ManualClock;
 use overdrive_core::{Clock, Timestamp};
 use overdrive_ratelimit::{
     Acquire, AcquireError, Carry, ConcurrencyLimit, Deadline, ExactKeyedLimiter, KeyedLimiter,
-    MAX_PERIOD, MAX_TOKENS, OnFull, Permit, Quota, RateLimiter,
+    MAX_PERIOD, MAX_TOKENS, OnFull, Permit, Quota, RateLimiter, Reservation,
 };
 use proptest::prelude::*;
 
@@ -35,6 +35,8 @@ struct Bucket {
     seen: u128,
     /// What changes of quota may have rounded away.
     rounded: i128,
+    /// Until when tokens are reserved ahead of their time, and how many were taken since.
+    ahead: (u128, u64),
 }
 
 impl Bucket {
@@ -44,6 +46,7 @@ impl Bucket {
             level: 0,
             seen: 0,
             rounded: 0,
+            ahead: (0, 0),
         };
         bucket.level = bucket.full();
         bucket
@@ -185,6 +188,7 @@ proptest! {
                     prop_assert_eq!(peek, got);
                     if got.is_ok() && n > 0 {
                         prop_assert!(bucket.take(now, n), "{} of {}", n, bucket.level);
+                        bucket.ahead.1 += n;
                         taken += n;
                     } else if n > 0 {
                         let short = bucket.worth(n) - bucket.level;
@@ -196,6 +200,7 @@ proptest! {
                 Ask::UpTo(n) => {
                     let got = limiter.check_up_to(n);
                     prop_assert!(got <= n && (got == 0 || bucket.take(now, got)));
+                    bucket.ahead.1 += got;
                     taken += got;
                     prop_assert!(got == n || bucket.level < bucket.worth(1) + bucket.reserve());
                 }
@@ -217,6 +222,9 @@ proptest! {
                     let n = n.min(taken);
                     taken -= n;
                     limiter.refund(n);
+                    // What was taken before tokens that are reserved would come on top of them.
+                    let n = if now < bucket.ahead.0 { n.min(bucket.ahead.1) } else { n };
+                    bucket.ahead.1 -= n.min(bucket.ahead.1);
                     bucket.level = bucket.full().min(bucket.level + bucket.worth(n));
                 }
                 Ask::Reserve(n, cancel) => {
@@ -233,15 +241,21 @@ proptest! {
                     let late = bucket.reserve() + i128::from(bucket.quota.tokens);
                     prop_assert!(n == 0 || wait == 0 || earned <= late, "{}", earned);
                     if cancel {
-                        reservation.cancel();
+                        prop_assert_eq!(reservation.cancel(), n);
                         bucket.level += bucket.worth(n);
                     } else {
                         taken += n;
+                        bucket.ahead.1 += n;
+                        if n > 0 && wait > 0 {
+                            bucket.ahead = (bucket.ahead.0.max(now + wait as u128), 0);
+                        }
                     }
                 }
                 Ask::Change(quota, carry) => {
                     limiter.set_quota(quota, carry).unwrap();
                     bucket.change(now, quota, carry);
+                    // What was taken under the former one counts as reserved with the rest.
+                    bucket.ahead.1 = 0;
                 }
             }
             let now = advance(0);
@@ -290,6 +304,65 @@ proptest! {
                     let allowed = u128::from(quota.burst) * quota.period.as_nanos() + earned;
                     prop_assert!(sum * quota.period.as_nanos() <= allowed);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn no_window_holds_more_where_tokens_are_reserved_cancelled_and_given_back(
+        tokens in 1..6_u64,
+        period in 1..40_u64,
+        burst in 1..9_u64,
+        ops in proptest::collection::vec((0..8_u8, 0..9_u64, 0..60_u64), 0..120),
+    ) {
+        let quota = Quota::per(tokens, Duration::from_nanos(period)).burst(burst);
+        let clock = ManualClock::new();
+        let limiter = RateLimiter::builder().quota(quota).clock(clock.clone()).build().unwrap();
+        // From when on how many may be used; none once they were given back.
+        // A refund counts as so many less when it is made.
+        let mut usable: Vec<(u64, i128)> = Vec::new();
+        let mut reserved: VecDeque<(usize, Reservation<'_, ManualClock>)> = VecDeque::new();
+        let mut unused: Vec<u64> = Vec::new();
+        for (op, n, by) in ops {
+            let now = clock.now().as_nanos();
+            match op {
+                0..=1 if limiter.check_n(n).is_ok() => {
+                    unused.push(n);
+                    usable.push((now, i128::from(n)));
+                }
+                2..=3 => if let Ok(reservation) = limiter.reserve(n, Deadline::NEVER) {
+                    let at = reservation.ready_at().as_nanos();
+                    reserved.push_back((usable.len(), reservation));
+                    usable.push((at, i128::from(n)));
+                },
+                4 if !reserved.is_empty() => {
+                    let (at, reservation) = reserved.remove(n as usize % reserved.len()).unwrap();
+                    // Those whose time has come are used.
+                    if reservation.ready_at().as_nanos() >= now {
+                        prop_assert!(i128::from(reservation.cancel()) <= usable[at].1);
+                        usable[at].1 = 0;
+                    }
+                }
+                5 => if let Some(n) = unused.pop() {
+                    limiter.refund(n);
+                    usable.push((now, -i128::from(n)));
+                },
+                _ => clock.advance(Duration::from_nanos(by)),
+            }
+        }
+        usable.sort_unstable_by_key(|(at, n)| (*at, *n < 0));
+        for first in 0..usable.len() {
+            let mut sum = 0;
+            for (last, (at, n)) in usable.iter().enumerate().skip(first) {
+                sum += n;
+                // To the end of a moment only.
+                if usable.get(last + 1).is_some_and(|next| next.0 == *at) {
+                    continue;
+                }
+                // The moment of a reservation is rounded up to a nanosecond.
+                let earned = i128::from(at - usable[first].0 + 1) * i128::from(tokens);
+                let allowed = i128::from(burst * period) + earned;
+                prop_assert!(sum * i128::from(period) <= allowed, "{:?}", usable);
             }
         }
     }

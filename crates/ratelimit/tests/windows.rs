@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use overdrive_core::clock::ManualClock;
-use overdrive_ratelimit::{All, CheckError, Quota, RateLimiter, SlidingLog, SlidingWindow};
+use overdrive_ratelimit::{All, CheckError, Limit, Quota, RateLimiter, SlidingLog, SlidingWindow};
 use proptest::prelude::*;
 
 const WINDOW: Duration = Duration::from_nanos(1_000);
@@ -163,4 +163,40 @@ fn two_limits_asked_by_many_threads_are_charged_alike() {
     assert!(allowed <= 300);
     assert_eq!(one.snapshot().remaining, 500 - allowed);
     assert_eq!(other.snapshot().remaining, 300 - allowed);
+}
+
+#[test]
+fn a_log_never_lets_more_through_after_a_refund() {
+    let clock = ManualClock::new();
+    let log = SlidingLog::with_clock(2, Duration::from_secs(10), clock.clone()).unwrap();
+    log.check().unwrap(); // A at 0: not used, given back later
+    clock.advance(Duration::from_secs(9));
+    log.check().unwrap(); // B at 9, used
+    log.refund(1); // A comes back
+    log.check().unwrap(); // C at 9, used
+    clock.advance(Duration::from_secs(1));
+    let d = log.check().is_ok(); // D at 10
+    assert!(
+        !d,
+        "B, C and D were used within a second, two in ten seconds are allowed"
+    );
+}
+
+/// A limit of a user that panics: what those before it gave is not given back.
+#[test]
+fn a_limit_that_panics_costs_the_others_no_tokens() {
+    struct Panics;
+    impl Limit for Panics {
+        fn check_n(&self, _: u64) -> Result<(), CheckError> {
+            panic!("mine")
+        }
+        fn peek(&self, _: u64) -> Result<(), CheckError> {
+            Ok(())
+        }
+        fn refund(&self, _: u64) {}
+    }
+    let limiter = limiter(Quota::per_hour(5), &ManualClock::new());
+    let all = All::new((&limiter, Panics));
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| all.check())).is_err());
+    assert_eq!(limiter.snapshot().remaining, 5);
 }

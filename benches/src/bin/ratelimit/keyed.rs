@@ -1,11 +1,13 @@
 //! Limiters with a quota for each key.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use overdrive_bench::alloc::measure;
 use overdrive_bench::results::Role;
 use overdrive_bench::{Contender, Figure, Scenario};
+use overdrive_ratelimit::clock::ManualClock;
+use overdrive_ratelimit::{KeyedLimiter, Quota};
 
 use crate::ours;
 #[cfg(feature = "ratelimit-peers")]
@@ -23,10 +25,6 @@ pub(crate) trait CheckKey: Send + Sync + Sized + 'static {
     /// With room for so many keys, where that is asked for.
     fn new(quota: PerKey, keys: usize) -> Self;
     fn check_key(&self, key: u64) -> bool;
-    /// Keys that lost what they owed, or were not held at all.
-    fn displaced(&self) -> u64 {
-        0
-    }
     /// What its documentation asks to be called from time to time.
     fn clean(&self) {}
 }
@@ -39,6 +37,7 @@ pub(crate) fn scenarios() -> Vec<Scenario> {
             .instances(1),
         bytes(),
         flood(),
+        churn(),
     ]
 }
 
@@ -66,6 +65,12 @@ fn zipf(id: &str, keys: usize) -> Scenario {
                 Role::Peer,
                 "governor",
                 version,
+                keys,
+            ))
+            .with(checks::<peers::MokaKeyed>(
+                Role::Peer,
+                "moka of governors",
+                &crate::scenarios::version("moka"),
                 keys,
             ))
             .with(
@@ -142,7 +147,7 @@ pub(crate) fn mix(n: u64) -> u64 {
 fn bytes() -> Scenario {
     let about = "memory for each key that owes something";
     let scenario = Scenario::bytes("ratelimit/keyed_bytes", about)
-        .input("1,000,000 u64 keys, one check each; metric displaced: the share without a place")
+        .input("1,000,000 u64 keys, one check each")
         .slow()
         .with(bytes_of::<ours::Keyed>(
             Role::Ours,
@@ -179,9 +184,41 @@ fn bytes_of<L: CheckKey>(role: Role, name: &str, version: &str) -> Contender {
         };
         let peak = memory.peak as f64 / KEYS as f64;
         figure.metrics.insert("peak".into(), peak);
-        let displaced = limiter.displaced() as f64 / KEYS as f64;
-        figure.metrics.insert("displaced".into(), displaced);
+        drop(limiter);
         figure
+    })
+}
+
+/// Simulated time: keys come and go for as long as it takes for chance to fill some places more than
+/// others, with as many live as there is room for.
+fn churn() -> Scenario {
+    let about = "new keys that find no room, of a million, in a steady flow";
+    Scenario::ratio("ratelimit/keyed_churn", about, "of a million")
+        .input("100,000 keys live at any time, room for 100,000; 2,000,000 keys that live a second each")
+        .slow()
+        .threads(&[1])
+        .with(churned(Role::Ours, "overdrive-ratelimit", 100))
+        .with(churned(Role::Context, "at nine tenths", 90))
+}
+
+fn churned(role: Role, name: &str, percent: u64) -> Contender {
+    const ROOM: u64 = 100_000;
+    const KEYS: u64 = 20 * ROOM;
+    Contender::once(role, name, ours::VERSION, move |_| {
+        let clock = ManualClock::new();
+        let builder = KeyedLimiter::<u64>::builder().quota(Quota::per_second(1));
+        let builder = builder.capacity(ROOM as usize).clock(clock.clone());
+        let limiter = ours::built(builder.build());
+        let step = Duration::from_nanos(1_000_000_000 * 100 / (ROOM * percent));
+        for key in 0..KEYS {
+            std::hint::black_box(limiter.check(&mix(key)).is_ok());
+            clock.advance(step);
+        }
+        Figure {
+            value: limiter.stats().overflowed as f64 * 1e6 / KEYS as f64,
+            check: KEYS,
+            ..Figure::default()
+        }
     })
 }
 
@@ -199,14 +236,13 @@ fn flood() -> Scenario {
     let scenario = {
         let version = &crate::scenarios::version("governor");
         scenario
-            .with(flooded::<peers::GovernorKeyed>(
-                Role::Peer,
-                "governor",
-                version,
-            ))
             .with(
-                flooded::<peers::GovernorCleaned>(Role::Context, "governor, cleaned", version)
-                    .remark("`retain_recent` each 100,000 keys"),
+                flooded::<peers::GovernorCleaned>(Role::Peer, "governor", version)
+                    .remark("`retain_recent` each 100,000 keys, as its documentation asks"),
+            )
+            .with(
+                flooded::<peers::GovernorKeyed>(Role::Context, "governor, never cleaned", version)
+                    .remark("without `retain_recent`"),
             )
     };
     scenario

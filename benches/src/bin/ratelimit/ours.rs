@@ -84,10 +84,6 @@ impl CheckKey for Keyed {
     fn check_key(&self, key: u64) -> bool {
         self.0.check(&key).is_ok()
     }
-
-    fn displaced(&self) -> u64 {
-        self.0.stats().overflowed
-    }
 }
 
 pub(crate) struct Waiting(RateLimiter);

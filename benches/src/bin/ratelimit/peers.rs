@@ -1,6 +1,11 @@
 //! The peers, each as its documentation shows.
 
+use std::convert::Infallible;
+use std::future::{Future, Ready, ready};
 use std::num::NonZeroU32;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use governor::clock::{DefaultClock, QuantaUpkeepClock};
@@ -8,6 +13,8 @@ use governor::state::keyed::DashMapStateStore;
 use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use tokio::sync::Semaphore;
+use tower_limit::Service;
+use tower_limit::limit::ConcurrencyLimit;
 
 use crate::keyed::{CheckKey, PerKey};
 use crate::scenarios::{Check, Permits, Rate};
@@ -174,6 +181,65 @@ impl CheckKey for GovernorKeyedDefault {
 
     fn check_key(&self, key: u64) -> bool {
         self.0.check_key(&key).is_ok()
+    }
+}
+
+/// A cache with a limiter for each key, of as many as there may be: what is written where memory is
+/// to be bounded.
+pub(crate) struct MokaKeyed {
+    limiters: moka::sync::Cache<u64, Arc<Governor>, foldhash::fast::RandomState>,
+    quota: Quota,
+}
+
+impl CheckKey for MokaKeyed {
+    fn new(quota: PerKey, keys: usize) -> Self {
+        let builder = moka::sync::Cache::builder().max_capacity(keys as u64);
+        Self {
+            limiters: builder.build_with_hasher(foldhash::fast::RandomState::default()),
+            quota: per_key(quota),
+        }
+    }
+
+    fn check_key(&self, key: u64) -> bool {
+        let new = || Arc::new(Governor(RateLimiter::direct(self.quota)));
+        self.limiters.get_with(key, new).0.check().is_ok()
+    }
+}
+
+/// A service that has nothing to do.
+#[derive(Clone)]
+pub(crate) struct Nothing;
+
+impl Service<()> for Nothing {
+    type Response = ();
+    type Error = Infallible;
+    type Future = Ready<Result<(), Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, (): ()) -> Self::Future {
+        ready(Ok(()))
+    }
+}
+
+/// Cloned for each request, as routers do.
+pub(crate) struct TowerLimit(ConcurrencyLimit<Nothing>);
+
+impl Permits for TowerLimit {
+    fn new(limit: usize) -> Self {
+        Self(ConcurrencyLimit::new(Nothing, limit))
+    }
+
+    #[inline(always)]
+    fn acquire_and_release(&self) -> bool {
+        let mut service = self.0.clone();
+        let mut context = Context::from_waker(Waker::noop());
+        if service.poll_ready(&mut context).is_pending() {
+            return false;
+        }
+        pin!(service.call(())).poll(&mut context).is_ready()
     }
 }
 

@@ -6,7 +6,7 @@ use overdrive_ratelimit::{ConcurrencyLimit, RateLimiter};
 
 use crate::limits::{ClockAndWord, Counter};
 #[cfg(feature = "ratelimit-peers")]
-use crate::peers::{Governor, GovernorCoarse, LeakyBucket, Ratelimit};
+use crate::peers::{Governor, GovernorCoarse, LeakyBucket, Ratelimit, TowerLimit};
 use crate::{keyed, ours, overload, waiting};
 
 /// The quota of a scenario.
@@ -105,6 +105,12 @@ fn leased() -> Scenario {
         "overdrive-ratelimit",
         ours::VERSION,
         rate,
+    ))
+    .with(check::<RateLimiter>(
+        Role::Context,
+        "without leases",
+        ours::VERSION,
+        rate,
     ));
     with_peers(scenario, rate)
 }
@@ -190,11 +196,16 @@ fn permit() -> Scenario {
     ))
     .with(permits::<Counter>(Role::Limit, "up and down", "std"));
     #[cfg(feature = "ratelimit-peers")]
-    let scenario = scenario.with(permits::<tokio::sync::Semaphore>(
-        Role::Peer,
-        "tokio-semaphore",
-        &version("tokio"),
-    ));
+    let scenario =
+        scenario
+            .with(permits::<tokio::sync::Semaphore>(
+                Role::Peer,
+                "tokio-semaphore",
+                &version("tokio"),
+            ))
+            .with(permits::<TowerLimit>(Role::Peer, "tower", "0.5.3").remark(
+                "`ConcurrencyLimit` around a service that is ready: poll_ready, call, await",
+            ));
     scenario
 }
 

@@ -70,6 +70,29 @@ fn loom_a_refund_is_neither_lost_nor_doubled() {
     loom::model(refund);
 }
 
+/// One is denied, and remembers it, while a token comes back.
+fn denial() {
+    let limiter = limiter(Quota::per_hour(1));
+    limiter.check().unwrap();
+    let other = limiter.clone();
+    let thread = thread::spawn(move || other.check().is_ok());
+    limiter.refund(1);
+    let mine = limiter.check().is_ok();
+    let its = thread.join().unwrap();
+    assert!(mine != its, "the token that came back is there");
+    assert!(limiter.check().is_err());
+}
+
+#[test]
+fn loom_a_denial_is_not_remembered_past_a_refund() {
+    loom::model(denial);
+}
+
+#[test]
+fn loom_control_a_denial_must_be_forgotten() {
+    fails_without(Mutant::KeepTheDenial, denial);
+}
+
 /// A quota of two tokens becomes one of a single, dearer token, while another takes one: of the old
 /// quota or of the new one, at that quota's price.
 fn change() {

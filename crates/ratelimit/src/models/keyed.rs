@@ -8,7 +8,7 @@ use overdrive_core::clock::ManualClock;
 
 use super::fails_without;
 use crate::sync::Mutant;
-use crate::{KeyedLimiter, OnFull, Quota};
+use crate::{Carry, KeyedLimiter, OnFull, Quota};
 
 type Limiter = KeyedLimiter<u64, Plain, ManualClock>;
 
@@ -62,6 +62,60 @@ fn loom_a_key_is_put_in_once() {
 #[test]
 fn loom_control_a_key_is_put_in_under_the_lock_of_its_stripe() {
     fails_without(Mutant::EnterUnlocked, enter);
+}
+
+/// Two charge key 5, which has one full burst, while a third tries to take its idle slot for a key of
+/// the same bucket and another stripe, and another idle slot is there.
+fn restore() {
+    let clock = ManualClock::new();
+    let limiter = limiter(2, &clock);
+    limiter.check_n(&5, 1).unwrap();
+    limiter.check_n(&77, 2).unwrap();
+    clock.advance(Duration::from_secs(2 * 3600));
+    let (other, third) = (limiter.clone(), limiter.clone());
+    let claims = thread::spawn(move || {
+        let _any = third.check(&28);
+    });
+    let thread = thread::spawn(move || other.check_n(&5, 2).is_ok());
+    let mine = limiter.check_n(&5, 2).is_ok();
+    let its = thread.join().unwrap();
+    claims.join().unwrap();
+    assert!(!(mine && its), "two bursts of one key at one moment");
+}
+
+#[test]
+fn loom_a_slot_that_is_given_back_is_not_doubled() {
+    loom::model(restore);
+}
+
+#[test]
+fn loom_control_who_enters_waits_for_slots_that_change_hands() {
+    fails_without(Mutant::PassTheBusy, restore);
+}
+
+/// A quota becomes another while somebody takes a token, which is there by either.
+fn change() {
+    let limiter = limiter(2, &ManualClock::new());
+    limiter.check(&5).unwrap();
+    let other = limiter.clone();
+    let thread = thread::spawn(move || other.check(&5).is_ok());
+    let quota = Quota::per_hour(1).burst(1);
+    limiter.set_quota(quota, Carry::Reset).unwrap();
+    assert!(thread.join().unwrap());
+    let _last = limiter.check(&5);
+    assert_eq!(limiter.snapshot(&5).remaining, 0);
+    let wait = limiter.check(&5).unwrap_err().retry_after.as_secs();
+    assert_eq!(wait, 3600);
+}
+
+#[test]
+fn loom_a_change_of_quota_holds_for_all_keys() {
+    loom::model(change);
+}
+
+#[test]
+fn loom_control_a_charge_must_look_at_the_version() {
+    fails_without(Mutant::TrustTheQuota, change);
 }
 
 /// One comes back to its slot, after it owed nothing, while another takes it.
