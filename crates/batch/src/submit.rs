@@ -1,5 +1,7 @@
 //! The futures of submitted items.
 
+mod all;
+
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -7,15 +9,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use overdrive_core::unwind::survive;
 use overdrive_core::{Deadline, Priority};
 
 use crate::batcher::Batcher;
 use crate::cell::Placed;
-use crate::engine::{Refused, Shared, Terms};
+use crate::engine::{Shared, Terms};
 use crate::error::SubmitError;
 use crate::observe::Origin;
 use crate::workers;
+
+pub use self::all::SubmitAll;
 
 /// The future of [`Batcher::submit`]: the item's own result.
 ///
@@ -40,23 +43,6 @@ pub struct SubmitOwned<T, R, E> {
     // First, so that the item is withdrawn before what may be the last handle goes.
     submission: Submission<T, E>,
     batcher: Batcher<T, R, E>,
-}
-
-/// The future of [`Batcher::submit_all`]: the items' own results, in their order.
-///
-/// # Cancel safety
-/// As of [`Submit`], for each item by itself.
-#[must_use = "futures do nothing unless polled"]
-pub struct SubmitAll<'a, T, R, E> {
-    batcher: &'a Batcher<T, R, E>,
-    deadline: Deadline,
-    priority: Priority,
-    /// Until they are submitted.
-    items: Vec<T>,
-    /// The last first.
-    open: Vec<Submission<T, E>>,
-    /// As many as have ended; always the first ones. None once they are given out.
-    ended: Option<Vec<Result<R, SubmitError<T, E>>>>,
 }
 
 /// An item that [`Batcher::try_submit`] has accepted: the future of its result.
@@ -296,77 +282,6 @@ impl<T, R, E> SubmitOwned<T, R, E> {
     }
 }
 
-impl<'a, T, R, E> SubmitAll<'a, T, R, E> {
-    pub(crate) fn new(batcher: &'a Batcher<T, R, E>, items: impl Iterator<Item = T>) -> Self {
-        let items: Vec<_> = items.collect();
-        Self {
-            batcher,
-            deadline: Deadline::NEVER,
-            priority: Priority::Normal,
-            ended: Some(Vec::with_capacity(items.len())),
-            open: Vec::new(),
-            items,
-        }
-    }
-
-    /// See [`Submit::deadline`]; the same for each item.
-    pub fn deadline(mut self, deadline: impl Into<Deadline>) -> Self {
-        self.deadline = deadline.into();
-        self
-    }
-
-    /// See [`Submit::priority`]; the same for each item.
-    pub fn priority(mut self, priority: Priority) -> Self {
-        self.priority = priority;
-        self
-    }
-
-    /// Submits the items, if they have not been.
-    fn place(&mut self) {
-        let items = std::mem::take(&mut self.items);
-        if items.is_empty() {
-            return;
-        }
-        let shared = self.batcher.shared();
-        let refused = |error| Stage::Refused(error);
-        let stages: Vec<_> = if self.deadline.has_passed_on(&*shared.rules.clock) {
-            let late = items.into_iter().inspect(|_| shared.came_late());
-            late.map(|item| refused(SubmitError::DeadlineExceeded(item)))
-                .collect()
-        } else {
-            let placed = shared.place_all(items, self.deadline, self.priority);
-            let stage = |placed: Result<_, Refused<T>>| match placed {
-                Ok(placed) => Stage::Placed(placed),
-                Err(refusal) => refused(refusal.into()),
-            };
-            placed.into_iter().map(stage).collect()
-        };
-        let submission = |stage| Submission {
-            deadline: self.deadline,
-            priority: self.priority,
-            announced: false,
-            item: None,
-            stage,
-        };
-        // Taken from the end, in order.
-        self.open = stages.into_iter().rev().map(submission).collect();
-    }
-
-    /// Waits for the results on this thread.
-    ///
-    /// # Panics
-    /// As [`Submit::wait_blocking`].
-    #[track_caller]
-    pub fn wait_blocking(mut self) -> Vec<Result<R, SubmitError<T, E>>> {
-        let shared = self.batcher.shared();
-        workers::may_block(shared);
-        let deadline = self.deadline;
-        let left = || Submission::<T, E>::left(deadline, shared);
-        crate::park::block_on(&mut self, left)
-            .unwrap_or_else(|| crate::park::block_on_forever(&mut self))
-    }
-}
-
 impl<T, R, E> Ticket<T, R, E> {
     pub(crate) fn new(shared: Arc<Shared<T, R, E>>, placed: Placed) -> Self {
         Self {
@@ -400,7 +315,6 @@ impl<T, R, E> Ticket<T, R, E> {
 // The items are never pinned.
 impl<T, R, E> Unpin for Submit<'_, T, R, E> {}
 impl<T, R, E> Unpin for SubmitOwned<T, R, E> {}
-impl<T, R, E> Unpin for SubmitAll<'_, T, R, E> {}
 
 impl<T, R, E> Future for Submit<'_, T, R, E> {
     type Output = Result<R, SubmitError<T, E>>;
@@ -421,30 +335,6 @@ impl<T, R, E> Future for SubmitOwned<T, R, E> {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         this.submission.poll(this.batcher.shared(), cx)
-    }
-}
-
-impl<T, R, E> Future for SubmitAll<'_, T, R, E> {
-    type Output = Vec<Result<R, SubmitError<T, E>>>;
-
-    /// # Panics
-    /// When polled after completion.
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        this.place();
-        let shared = this.batcher.shared();
-        let ended = this.ended.as_mut().expect("polled after completion");
-        // One at a time: the others need wake nobody.
-        while let Some(next) = this.open.last_mut() {
-            match next.poll(shared, cx) {
-                Poll::Ready(result) => {
-                    this.open.pop();
-                    ended.push(result);
-                }
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-        Poll::Ready(this.ended.take().unwrap_or_default())
     }
 }
 
@@ -478,16 +368,6 @@ impl<T, R, E> Drop for SubmitOwned<T, R, E> {
     }
 }
 
-impl<T, R, E> Drop for SubmitAll<'_, T, R, E> {
-    fn drop(&mut self) {
-        let shared = self.batcher.shared();
-        for one in &mut self.open {
-            // Of items whose destructors panic, none keeps the others in the queue.
-            survive(|| one.withdraw(shared));
-        }
-    }
-}
-
 impl<T, R, E> Drop for Ticket<T, R, E> {
     fn drop(&mut self) {
         if let Some(placed) = self.placed.take() {
@@ -509,6 +389,5 @@ macro_rules! debug_by_name {
 debug_by_name! {
     "Submit": Submit<'_, T, R, E>,
     "SubmitOwned": SubmitOwned<T, R, E>,
-    "SubmitAll": SubmitAll<'_, T, R, E>,
     "Ticket": Ticket<T, R, E>,
 }
