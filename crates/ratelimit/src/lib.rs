@@ -33,9 +33,12 @@
 //! # Features
 //! - `tokio`: `RateLimiter::wait`, `wait_n` and `wait_timeout`, which need a timer. Without it
 //!   there is `wait_blocking`.
+//! - `redis`: limits that several processes share (module `redis`), with leases and a policy for
+//!   when the server is away. Includes `tokio`; needs Rust 1.88, the minimum of the Redis client.
+//! - `tower`: layers for HTTP services (module `http`), with the client's address as key.
 //! - `serde`: [`Quota`] and [`ConcurrencySettings`] in configuration files.
 //!
-//! No threads, and one line of unsafe code, which reads the processor's counter. The one thing that
+//! No threads (a task of the runtime for each limiter with leases over Redis), and one line of unsafe code, which reads the processor's counter. The one thing that
 //! all limiters of a process share is the [`TscClock`].
 
 #![deny(unsafe_code)]
@@ -53,6 +56,8 @@ mod exact;
 #[cfg(feature = "tokio")]
 mod future;
 mod gcra;
+#[cfg(feature = "tower")]
+pub mod http;
 mod keyed;
 mod leased;
 mod limiter;
@@ -63,6 +68,8 @@ mod models;
 mod permit;
 mod policy;
 mod quota;
+#[cfg(feature = "redis")]
+pub mod redis;
 mod reserve;
 mod settings;
 mod stats;
