@@ -36,12 +36,16 @@ const SUITES: &[&str] = &[
 ];
 /// Everything but the peers.
 const FEATURES: &str = "overdrive/batch,overdrive/cache,overdrive/pipeline,overdrive/pool,\
-    overdrive/ratelimit,overdrive/workstealing,overdrive/redis,overdrive/serde,overdrive/tokio,\
-    overdrive-batch/serde,overdrive-batch/tokio,overdrive-pipeline/serde,overdrive-pool/serde,overdrive-ratelimit/serde,overdrive-ratelimit/tokio,\
+    overdrive/ratelimit,overdrive/workstealing,overdrive/metrics,overdrive/redis,overdrive/serde,\
+    overdrive/tokio,overdrive/tower,overdrive/tracing,\
+    overdrive-batch/metrics,overdrive-batch/serde,overdrive-batch/tokio,overdrive-batch/tracing,\
+    overdrive-pipeline/serde,overdrive-pool/serde,\
+    overdrive-ratelimit/governor,overdrive-ratelimit/metrics,overdrive-ratelimit/redis,\
+    overdrive-ratelimit/serde,overdrive-ratelimit/tokio,overdrive-ratelimit/tower,\
     overdrive-remote/serde,overdrive-testkit/tokio,overdrive-tiered-cache/redis,\
     overdrive-tiered-cache/serde,overdrive-tiered-cache/tokio,overdrive-workstealing/serde,\
-    overdrive-benches/batch,overdrive-benches/cache,overdrive-benches/pipeline,overdrive-benches/pool,overdrive-benches/ratelimit,\
-    overdrive-benches/workstealing";
+    overdrive-benches/batch,overdrive-benches/cache,overdrive-benches/pipeline,\
+    overdrive-benches/pool,overdrive-benches/ratelimit,overdrive-benches/workstealing";
 
 struct Job {
     name: &'static str,

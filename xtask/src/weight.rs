@@ -26,7 +26,7 @@ const DEFAULT_BUILDS: &[(&str, &[&str])] = &[
     ("overdrive-batch", &[]),
     ("overdrive-pipeline", FUTURES),
     ("overdrive-pool", &[]),
-    ("overdrive-ratelimit", &[]),
+    ("overdrive-ratelimit", &["hashbrown"]),
     ("overdrive-tiered-cache", &["hashbrown"]),
     ("overdrive-workstealing", &[]),
     ("overdrive", &[]),

@@ -36,10 +36,14 @@
 //! - `governor`: a [`Quota`] from one of the crate `governor`, and `BoundedStore`, a state store of a
 //!   fixed size for its keyed limiters.
 //! - `metrics`: `report_metrics` on every limiter, for the recorder of the crate `metrics`.
+//! - `redis`: limits that several processes share (module `redis`), with leases and a policy for
+//!   when the server is away. Includes `tokio`; needs Rust 1.88, the minimum of the Redis client.
+//! - `tower`: layers for HTTP services (module `http`), with the client's address as key.
 //! - `serde`: [`Quota`] and [`ConcurrencySettings`] in configuration files.
 //!
-//! No threads, and one line of unsafe code, which reads the processor's counter. The one thing that
-//! all limiters of a process share is the [`TscClock`].
+//! No threads (a task of the runtime for each limiter with leases over Redis), and one line of unsafe
+//! code, which reads the processor's counter. The one thing that all limiters of a process share is
+//! the [`TscClock`].
 
 #![deny(unsafe_code)]
 
@@ -59,6 +63,8 @@ mod future;
 mod gcra;
 #[cfg(feature = "governor")]
 mod governor_store;
+#[cfg(feature = "tower")]
+pub mod http;
 mod keyed;
 mod leased;
 mod limiter;
@@ -71,6 +77,8 @@ mod policy;
 mod quota;
 #[cfg(feature = "metrics")]
 mod report;
+#[cfg(feature = "redis")]
+pub mod redis;
 mod reserve;
 mod settings;
 mod stats;
