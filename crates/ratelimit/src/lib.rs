@@ -75,10 +75,10 @@ mod models;
 mod permit;
 mod policy;
 mod quota;
-#[cfg(feature = "metrics")]
-mod report;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(feature = "metrics")]
+mod report;
 mod reserve;
 mod settings;
 mod stats;

@@ -1,11 +1,13 @@
 //! Rate and concurrency limits against their peers.
 
+mod distributed;
 mod keyed;
 mod limits;
 mod ours;
 mod overload;
 #[cfg(feature = "ratelimit-peers")]
 mod peers;
+
 mod scenarios;
 mod waiting;
 

@@ -7,7 +7,7 @@ use overdrive_ratelimit::{ConcurrencyLimit, RateLimiter};
 use crate::limits::{ClockAndWord, Counter};
 #[cfg(feature = "ratelimit-peers")]
 use crate::peers::{Governor, GovernorCoarse, LeakyBucket, Ratelimit, TowerLimit};
-use crate::{keyed, ours, overload, waiting};
+use crate::{distributed, keyed, ours, overload, waiting};
 
 /// The quota of a scenario.
 #[derive(Clone, Copy)]
@@ -71,6 +71,7 @@ pub(crate) fn suite() -> Vec<Scenario> {
     suite.extend(keyed::scenarios());
     suite.extend(waiting::scenarios());
     suite.push(overload::scenario());
+    suite.extend(distributed::scenarios());
     suite
 }
 
