@@ -13,7 +13,7 @@
 //! let limiter = KeyedLimiter::builder().quota(Quota::per_minute(100)).build()?;
 //! let per_client = RateLimitLayer::new(limiter, clients);
 //! let in_work = ConcurrencyLimit::builder().limit(200).build()?;
-//! let at_once = ConcurrencyLimitLayer::new(in_work).max_wait(Duration::from_millis(100));
+//! let at_once = ConcurrencyLimitLayer::new(in_work).retry_after(Duration::from_secs(5));
 //! # drop((per_client, at_once));
 //! # Ok::<(), overdrive_ratelimit::ConfigError>(())
 //! ```
@@ -21,7 +21,7 @@
 //! With axum: `router.layer(at_once).layer(per_client)`, and `ClientIp` gets the address of the peer
 //! from axum's own extension:
 //!
-//! ```ignore
+//! ```text
 //! let clients = ClientIp::new().peer(|extensions| {
 //!     extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0)
 //! });

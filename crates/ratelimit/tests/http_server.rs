@@ -3,14 +3,15 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::ConnectInfo;
 use axum::routing::get;
 use overdrive_ratelimit::http::{
-    ClientIp, ConcurrencyLimitLayer, Forwarding, Global, HeaderKey, RateLimitLayer, TrustedProxies,
-    Waiting,
+    ClientIp, ConcurrencyLimitLayer, Forwarding, Global, HeaderKey, HoldUntil, LoadShedLayer,
+    RateLimitLayer, TrustedProxies, Waiting,
 };
 use overdrive_ratelimit::{
     AdaptiveLimit, ConcurrencyLimit, KeyedLimiter, LimitPolicy, Quota, RateLimiter,
@@ -247,4 +248,133 @@ async fn an_adaptive_limit_learns_from_the_status() {
         assert_eq!(status(&ask(address, "").await), "503");
     }
     until(|| limit.in_flight() == 0).await;
+}
+
+#[tokio::test]
+async fn a_forwarded_field_of_a_trusted_proxy_names_the_client() {
+    let proxies = TrustedProxies::new(["127.0.0.1", "10.0.0.0/8"]).unwrap();
+    let clients = clients().forwarded(Forwarding::Forwarded, proxies);
+    let address = serve(hello().layer(RateLimitLayer::new(per_client(1), clients))).await;
+    for (fields, expected) in [
+        ("forwarded: for=8.8.8.8;proto=https\r\n", "200"),
+        ("forwarded: for=9.9.9.9, For=\"8.8.8.8:1234\"\r\n", "429"),
+        (
+            "forwarded: for=8.8.8.8\r\nforwarded: for=10.1.1.1\r\n",
+            "429",
+        ),
+        ("forwarded: for=\"[2001:db8:1:2::1]:80\"\r\n", "200"),
+        ("forwarded: for=\"[2001:db8:1:2::2]\"\r\n", "429"),
+        (
+            "x-forwarded-for: 7.7.7.7\r\nforwarded: for=8.8.8.8\r\n",
+            "429",
+        ),
+    ] {
+        assert_eq!(status(&ask(address, fields).await), expected, "{fields}");
+    }
+}
+
+/// A body that ends when the gate says so, behind a head that is there at once.
+fn streaming(gate: Arc<Semaphore>) -> Router {
+    let handler = move || {
+        let gate = Arc::clone(&gate);
+        async move {
+            let chunks = futures_util::stream::once(async move {
+                gate.acquire().await.unwrap().forget();
+                Ok::<_, std::convert::Infallible>("the end")
+            });
+            axum::body::Body::from_stream(chunks)
+        }
+    };
+    Router::new().route("/", get(handler))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_permit_is_held_until_the_body_has_ended_or_only_until_the_head() {
+    for (hold, held) in [(HoldUntil::Body, 1), (HoldUntil::Head, 0)] {
+        let gate = Arc::new(Semaphore::new(0));
+        let limit = ConcurrencyLimit::builder().limit(1).build().unwrap();
+        let layer = ConcurrencyLimitLayer::new(limit.clone()).hold(hold);
+        let address = serve(streaming(Arc::clone(&gate)).layer(layer)).await;
+        let mut stream = send(address, "").await;
+        let mut head = [0_u8; 12];
+        stream.read_exact(&mut head).await.unwrap();
+        assert_eq!(&head, b"HTTP/1.1 200");
+        assert_eq!(limit.in_flight(), held, "{hold:?}");
+        gate.add_permits(1);
+        assert!(receive(stream).await.contains("the end"));
+        until(|| limit.in_flight() == 0).await;
+    }
+}
+
+/// A service that is ready only while it is told so.
+#[derive(Clone)]
+struct Moody(Arc<std::sync::atomic::AtomicBool>);
+
+impl tower_service::Service<http::Request<()>> for Moody {
+    type Response = http::Response<String>;
+    type Error = std::convert::Infallible;
+    type Future = std::future::Ready<Result<http::Response<String>, std::convert::Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), std::convert::Infallible>> {
+        if self.0.load(Ordering::SeqCst) {
+            Poll::Ready(Ok(()))
+        } else {
+            Poll::Pending
+        }
+    }
+
+    fn call(&mut self, _: http::Request<()>) -> Self::Future {
+        std::future::ready(Ok(http::Response::new("here".to_owned())))
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_is_not_ready_is_not_waited_for() {
+    use tower_layer::Layer;
+    use tower_service::Service;
+
+    let ready = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let layer = LoadShedLayer::new().retry_after(Duration::from_millis(1_500));
+    let mut service = layer.layer(Moody(Arc::clone(&ready)));
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(service.poll_ready(&mut context).is_ready());
+    let shed = service.call(http::Request::new(())).await.unwrap();
+    assert_eq!(shed.status(), http::StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(shed.headers()["retry-after"], "2", "rounded up");
+    ready.store(true, Ordering::SeqCst);
+    assert!(service.poll_ready(&mut context).is_ready());
+    // Being ready is of that one.
+    let of_clone = service.clone().call(http::Request::new(())).await.unwrap();
+    assert_eq!(of_clone.status(), http::StatusCode::SERVICE_UNAVAILABLE);
+    let served = service.call(http::Request::new(())).await.unwrap();
+    assert_eq!(served.body(), "here");
+}
+
+#[cfg(feature = "redis")]
+#[tokio::test]
+async fn clients_of_two_servers_share_a_limit_over_redis() {
+    use overdrive_ratelimit::redis::{RedisSettings, Remote, RemoteLimiter};
+
+    let redis = overdrive_testkit::RedisServer::start().unwrap();
+    let limiter = || {
+        let mut settings = RedisSettings::web();
+        settings.url = redis.url();
+        RemoteLimiter::builder(Remote::lazy(settings).unwrap())
+            .name("clients")
+            .quota(Quota::per_hour(3))
+            .timeout(Duration::from_secs(10))
+            .build()
+            .unwrap()
+    };
+    let one = serve(hello().layer(RateLimitLayer::new(limiter(), clients()))).await;
+    let two = serve(hello().layer(RateLimitLayer::new(limiter(), clients()))).await;
+    for (address, expected) in [
+        (one, "200"),
+        (two, "200"),
+        (one, "200"),
+        (two, "429"),
+        (one, "429"),
+    ] {
+        assert_eq!(status(&ask(address, "").await), expected);
+    }
 }
