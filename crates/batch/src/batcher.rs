@@ -1,10 +1,12 @@
 //! The handle of a batcher.
 
+use std::any::Any;
 use std::convert::Infallible;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
+use overdrive_core::unwind::survive;
 use overdrive_core::{Deadline, DrainReport, Health, Priority};
 
 use crate::announce::Announced;
@@ -68,6 +70,8 @@ struct Handle<T, R, E> {
 
 pub(crate) enum Workers {
     Threads(Vec<JoinHandle<()>>),
+    /// What they run batches with.
+    Submitters(Option<Arc<dyn Any + Send + Sync>>),
     #[cfg(feature = "tokio")]
     Tasks(Vec<tokio::task::AbortHandle>),
 }
@@ -78,7 +82,7 @@ impl Workers {
     pub(crate) fn abort_tasks(this: &Mutex<Self>) {
         let tasks = match &mut *Self::lock(this) {
             Self::Tasks(tasks) => std::mem::take(tasks),
-            Self::Threads(_) => return,
+            Self::Threads(_) | Self::Submitters(_) => return,
         };
         // Without the lock: it may drop a handler's future here.
         for task in tasks {
@@ -88,12 +92,17 @@ impl Workers {
 
     /// Waits for the threads to end, if it is threads.
     pub(crate) fn join_threads(this: &Mutex<Self>) {
-        let threads = match &mut *Self::lock(this) {
-            Self::Threads(threads) => std::mem::take(threads),
+        let mut threads = Vec::new();
+        let mut core = None;
+        match &mut *Self::lock(this) {
+            Self::Threads(all) => threads = std::mem::take(all),
+            Self::Submitters(held) => core = held.take(),
             #[cfg(feature = "tokio")]
-            Self::Tasks(_) => return,
-        };
+            Self::Tasks(_) => {}
+        }
         workers::join(threads);
+        // With the handler.
+        survive(|| drop(core));
     }
 
     fn lock(this: &Mutex<Self>) -> MutexGuard<'_, Self> {
@@ -325,8 +334,12 @@ impl<T, R, E> Batcher<T, R, E> {
         let deadline = deadline.into();
         let report = self.drain(deadline).await;
         if report.is_complete() {
-            let _in_time =
-                within(deadline.remaining(), Watch::new(self.shared(), Goal::Ended)).await;
+            let ended = Watch::new(self.shared(), Goal::Ended);
+            if within(deadline.remaining(), ended).await
+                && matches!(*Workers::lock(&self.handle.workers), Workers::Submitters(_))
+            {
+                Workers::join_threads(&self.handle.workers);
+            }
         }
         report
     }
@@ -377,7 +390,7 @@ impl<T, R, E> Batcher<T, R, E> {
 
     fn begin_drain(&self) -> u64 {
         let before = self.shared().finished();
-        self.close();
+        self.shared().close_to_drain();
         before
     }
 

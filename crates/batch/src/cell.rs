@@ -118,18 +118,21 @@ impl<T, R, E> Cell<T, R, E> {
     }
 
     /// If all outcomes have been fetched, the cell is for another batch: its slots, none, with the
-    /// room they had. Called under the batcher's lock, of a cell that is over.
-    pub(crate) fn reopen(&self) -> Option<Slots<T, R, E>> {
+    /// room they had. If not, how many in a row have been; so many are known to be. Called under the
+    /// batcher's lock, of a cell that is over.
+    pub(crate) fn reopen(&self, fetched: usize) -> Result<Slots<T, R, E>, usize> {
         // SAFETY: the batcher's lock is held and the cell is over, so nobody writes the list (1, 2).
-        let all_gone = self.slots.with(|slots| unsafe { &*slots }.are_all_gone());
-        if !all_gone && !removed(Mutant::ReopenUnfetched) {
-            return None;
+        let left = self
+            .slots
+            .with(|slots| unsafe { &*slots }.first_left(fetched));
+        if let Some(fetched) = left.filter(|_| !removed(Mutant::ReopenUnfetched)) {
+            return Err(fetched);
         }
         self.over.store(false, Ordering::Relaxed);
         // SAFETY: the batcher's lock is held, and all spots are gone, read with Acquire (1).
         let slots = self
             .slots
             .with_mut(|slots| std::mem::take(unsafe { &mut *slots }));
-        Some(slots.emptied())
+        Ok(slots.emptied())
     }
 }

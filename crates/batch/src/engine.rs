@@ -114,9 +114,9 @@ struct State<T, R, E> {
 #[derive(Default)]
 struct Over {
     fresh: VecDeque<u32>,
-    /// Those that had outcomes left when they were looked at: looked at again one at a time, so that
-    /// outcomes which nobody fetches for long are not in the way.
-    kept: VecDeque<u32>,
+    /// Those that had outcomes left when they were looked at, and how far they had been fetched: looked
+    /// at again one at a time, so that outcomes which nobody fetches for long are not in the way.
+    kept: VecDeque<(u32, usize)>,
 }
 
 /// What a worker works at.
@@ -247,7 +247,16 @@ impl<T, R, E> Shared<T, R, E> {
 
     /// Whether the goal is met; if not, `cx` is woken when it is. `id` names the watcher.
     pub(crate) fn watch(&self, goal: Goal, id: &mut Option<u64>, cx: &Context<'_>) -> Poll<()> {
+        let poll = self.look_at(goal, id, cx);
+        if poll.is_ready() || !self.rules.inline {
+            return poll;
+        }
+        // As in `poll`.
         self.drive();
+        self.look_at(goal, id, cx)
+    }
+
+    fn look_at(&self, goal: Goal, id: &mut Option<u64>, cx: &Context<'_>) -> Poll<()> {
         let waker = cx.waker().clone();
         let (poll, old) = self.with(|state, _| {
             if state.is_met(goal) {

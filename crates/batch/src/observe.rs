@@ -1,8 +1,13 @@
 //! What those see who watch from outside: a span for each batch, and its figures. Nothing of it is
 //! there without the features.
 
+#[cfg(feature = "tracing")]
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 #[cfg(feature = "metrics")]
 use std::time::Instant;
+
+#[cfg(any(feature = "metrics", feature = "tracing"))]
+use overdrive_core::unwind::survive;
 
 #[cfg(feature = "tracing")]
 type Link = tracing::Span;
@@ -61,10 +66,22 @@ impl Origins {
     /// Lets go of all, which calls the subscriber, so not under a lock.
     #[inline]
     pub(crate) fn clear(&mut self) {
+        // Each for itself: a subscriber that panics twice would end the process.
+        #[cfg(feature = "tracing")]
+        self.0.drain(..).for_each(|origin| survive(|| drop(origin)));
+        #[cfg(not(feature = "tracing"))]
         self.0.clear();
     }
 }
 
+#[cfg(feature = "tracing")]
+impl Drop for Origins {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+// What panics in a recorder or a subscriber costs the batch nothing but what they would have seen.
 impl<'a> Observed<'a> {
     /// A batch of that batcher, of so many items, begins.
     #[inline]
@@ -74,15 +91,20 @@ impl<'a> Observed<'a> {
     )]
     pub(crate) fn begin(name: &'a str, size: usize, origins: Origins) -> Self {
         #[cfg(feature = "metrics")]
-        metrics::histogram!("overdrive_batch_size", "batcher" => name.to_owned())
-            .record(size as f64);
+        survive(|| {
+            metrics::histogram!("overdrive_batch_size", "batcher" => name.to_owned())
+                .record(size as f64);
+        });
         Self {
             #[cfg(feature = "tracing")]
             span: {
-                let span = tracing::info_span!(parent: None, "batch", batcher = name, size);
-                for origin in &origins.0 {
-                    span.follows_from(&origin.0);
-                }
+                let mut span = tracing::Span::none();
+                survive(|| {
+                    span = tracing::info_span!(parent: None, "batch", batcher = name, size);
+                    for origin in &origins.0 {
+                        span.follows_from(&origin.0);
+                    }
+                });
                 span
             },
             #[cfg(feature = "metrics")]
@@ -98,7 +120,14 @@ impl<'a> Observed<'a> {
     #[inline]
     pub(crate) fn run<O>(&self, f: impl FnOnce() -> O) -> O {
         #[cfg(feature = "tracing")]
-        let _entered = self.span.enter();
+        {
+            let mut entered = None;
+            survive(|| entered = Some(self.span.enter()));
+            let output = catch_unwind(AssertUnwindSafe(f));
+            survive(|| drop(entered));
+            output.unwrap_or_else(|payload| resume_unwind(payload))
+        }
+        #[cfg(not(feature = "tracing"))]
         f()
     }
 }
@@ -121,11 +150,17 @@ pub(crate) fn observed<F: Future>(_: &str, _: usize, _: Origins, make: impl FnOn
     make()
 }
 
-#[cfg(feature = "metrics")]
+#[cfg(any(feature = "metrics", feature = "tracing"))]
 impl Drop for Observed<'_> {
     fn drop(&mut self) {
-        metrics::histogram!("overdrive_batch_handler_seconds", "batcher" => self.name.to_owned())
-            .record(self.begun.elapsed());
+        #[cfg(feature = "tracing")]
+        survive(|| drop(std::mem::replace(&mut self.span, tracing::Span::none())));
+        #[cfg(feature = "metrics")]
+        survive(|| {
+            let name = self.name.to_owned();
+            metrics::histogram!("overdrive_batch_handler_seconds", "batcher" => name)
+                .record(self.begun.elapsed());
+        });
     }
 }
 

@@ -42,6 +42,8 @@ pub(crate) struct Entry<T> {
     pub(crate) origin: Origin,
     /// Whether somebody waits for its outcome. If not, there is no waker.
     pub(crate) wanted: bool,
+    /// Whether its submitter was woken to go on with the batches, and has not come back.
+    pub(crate) called: bool,
     /// By which it came before others, in all lanes.
     pub(crate) seq: u64,
 }
@@ -100,11 +102,12 @@ impl<T, R, E> Slots<T, R, E> {
         }
     }
 
-    /// Whether nobody will come for any. What those who came did has been done.
-    pub(crate) fn are_all_gone(&self) -> bool {
-        self.list
-            .iter()
-            .all(|spot| spot.gone.load(Ordering::Acquire))
+    /// The first that somebody may come for, if any; not before `from`. What those who came did has
+    /// been done.
+    pub(crate) fn first_left(&self, from: usize) -> Option<usize> {
+        let left = |spot: &Spot<T, R, E>| !spot.gone.load(Ordering::Acquire);
+        let behind = self.list[from..].iter().position(left)?;
+        Some(from + behind)
     }
 
     /// None, with the room for as many as there were.
@@ -123,7 +126,11 @@ impl<T, R, E> Slots<T, R, E> {
     ) -> Found<Outcome<T, R, E>> {
         let slot = self.get_mut(placed.slot());
         let known = match slot {
-            Slot::Queued(Entry { waker, .. }) | Slot::Running(waker) => waker,
+            Slot::Queued(entry) => {
+                entry.called = false;
+                &mut entry.waker
+            }
+            Slot::Running(waker) => waker,
             Slot::Done(_) => {
                 let Slot::Done(outcome) = std::mem::replace(slot, Slot::Gone) else {
                     unreachable!("matched above");

@@ -49,9 +49,9 @@ pub(crate) async fn work<T, R, E, L, A, AFut, F, Fut>(
     .await;
     let mut lease = Ok(None);
     let mut ready = Ready::Called;
+    let mut unbroken = 0_u32;
     loop {
         let mut next = shared.next(*worker, ready, &mut after);
-        let mut unbroken = 0_u32;
         while let Next::Batch(items, origins) = next {
             // A worker that never waits would keep its thread for itself.
             unbroken += 1;
@@ -84,6 +84,7 @@ pub(crate) async fn work<T, R, E, L, A, AFut, F, Fut>(
                 Ready::Leased
             }
             Next::Tick => {
+                unbroken = 0;
                 tick().await;
                 Ready::Ticked
             }
@@ -94,6 +95,7 @@ pub(crate) async fn work<T, R, E, L, A, AFut, F, Fut>(
                 Ready::Called
             }
             Next::Park(limit) => {
+                unbroken = 0;
                 park(limit).await;
                 if shared.ticks() {
                     tick().await;

@@ -14,9 +14,17 @@ use crate::engine::{Cause, Next, Ready, Shared, Verdict};
 use crate::isolate::Bisection;
 use crate::observe::{Observed, Origins};
 
+/// So many batchers deep is it known whose handlers a thread is in.
+const DEPTH: usize = 4;
+
+// The addresses of the batchers that this thread works for, the latest first.
+#[cfg(not(overdrive_shuttle))]
 thread_local! {
-    /// The address of the batcher that this thread works for.
-    static EMPLOYER: Cell<usize> = const { Cell::new(0) };
+    static EMPLOYERS: Cell<[usize; DEPTH]> = const { Cell::new([0; DEPTH]) };
+}
+#[cfg(overdrive_shuttle)]
+shuttle::thread_local! {
+    static EMPLOYERS: Cell<[usize; DEPTH]> = Cell::new([0; DEPTH]);
 }
 
 fn address<S>(shared: &Arc<S>) -> usize {
@@ -25,19 +33,30 @@ fn address<S>(shared: &Arc<S>) -> usize {
 
 /// This thread works for that batcher from now on.
 pub(crate) fn employ<S>(shared: &Arc<S>) {
-    EMPLOYER.set(address(shared));
+    let mut employers = [0; DEPTH];
+    employers[0] = address(shared);
+    EMPLOYERS.with(|cell| cell.set(employers));
 }
 
 /// Runs what belongs to that batcher's handler, on a thread that is not its own.
 pub(crate) fn employed<S, O>(shared: &Arc<S>, f: impl FnOnce() -> O) -> O {
-    struct Back(usize);
+    struct Back([usize; DEPTH]);
     impl Drop for Back {
         fn drop(&mut self) {
-            EMPLOYER.set(self.0);
+            EMPLOYERS.with(|cell| cell.set(self.0));
         }
     }
-    let _back = Back(EMPLOYER.replace(address(shared)));
+    let back = Back(EMPLOYERS.with(Cell::get));
+    let mut employers = [0; DEPTH];
+    employers[0] = address(shared);
+    employers[1..].copy_from_slice(&back.0[..DEPTH - 1]);
+    EMPLOYERS.with(|cell| cell.set(employers));
     f()
+}
+
+/// Whether this thread works for that batcher.
+pub(crate) fn is_employed<S>(shared: &Arc<S>) -> bool {
+    EMPLOYERS.with(Cell::get).contains(&address(shared))
 }
 
 /// Sees to it that a thread which must not wait does not.
@@ -47,7 +66,7 @@ pub(crate) fn employed<S, O>(shared: &Arc<S>, f: impl FnOnce() -> O) -> O {
 #[track_caller]
 pub(crate) fn may_block<S>(shared: &Arc<S>) {
     assert!(
-        EMPLOYER.get() != address(shared),
+        !is_employed(shared),
         "a handler must not wait for its own batcher: the worker would wait for itself"
     );
     #[cfg(feature = "tokio")]

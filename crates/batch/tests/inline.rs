@@ -10,7 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use overdrive_batch::{
-    Batcher, BatcherBuilder, ConfigError, Deadline, Gather, SubmitError, Ticket,
+    Batcher, BatcherBuilder, ConfigError, Deadline, Gather, MAX_WORKERS, SubmitError, Ticket,
 };
 
 fn builder() -> BatcherBuilder<u64> {
@@ -156,25 +156,21 @@ fn a_submitter_goes_on_if_nobody_waits() {
 
 type Tickets = Vec<Ticket<u64, u64, Infallible>>;
 
-/// Leaves 14 items queued, with nobody at them.
+/// Leaves 15 items queued, with nobody at them: of one it was waited for, and its submitter was woken to
+/// go on, but is not seen again.
 fn left_alone() -> (Batcher<u64, u64>, Tickets) {
     let held = held(builder().max_size(1));
-    let tickets: Vec<_> = (1..30)
+    let mut tickets: Vec<_> = (1..31)
         .map(|n| held.batcher.try_submit(n).unwrap())
         .collect();
-    {
-        let mut waits = pin!(held.batcher.submit(100));
-        assert!(
-            waits
-                .as_mut()
-                .poll(&mut Context::from_waker(Waker::noop()))
-                .is_pending()
-        );
-        drop(held.go_on);
-        held.runner.join().unwrap();
-        assert_eq!(held.batcher.stats().queued, 15);
-    }
-    assert_eq!(held.batcher.stats().queued, 14);
+    let last = pin!(tickets.last_mut().unwrap());
+    assert!(
+        last.poll(&mut Context::from_waker(Waker::noop()))
+            .is_pending()
+    );
+    drop(held.go_on);
+    held.runner.join().unwrap();
+    assert_eq!(held.batcher.stats().queued, 15);
     (held.batcher, tickets)
 }
 
@@ -182,21 +178,21 @@ fn left_alone() -> (Batcher<u64, u64>, Tickets) {
 fn what_is_left_alone_is_run_by_a_flush() {
     let (batcher, _tickets) = left_alone();
     batcher.flush_blocking();
-    assert_eq!(batcher.stats().completed, 30);
+    assert_eq!(batcher.stats().completed, 31);
 }
 
 #[test]
 fn what_is_left_alone_is_run_by_a_drain() {
     let (batcher, _tickets) = left_alone();
     let report = batcher.shutdown_blocking(Deadline::NEVER);
-    assert_eq!((report.finished, report.abandoned), (14, 0));
+    assert_eq!((report.finished, report.abandoned), (15, 0));
 }
 
 #[test]
 fn what_is_left_alone_is_run_when_the_last_handle_goes() {
     let (batcher, tickets) = left_alone();
     drop(batcher);
-    for (n, ticket) in (1..30).zip(tickets) {
+    for (n, ticket) in (1..31).zip(tickets) {
         assert_eq!(ticket.wait_blocking().unwrap(), n * 2);
     }
 }
@@ -205,7 +201,7 @@ fn what_is_left_alone_is_run_when_the_last_handle_goes() {
 fn what_is_left_alone_goes_on_with_the_next_item() {
     let (batcher, _tickets) = left_alone();
     assert_eq!(batcher.submit_blocking(500).unwrap(), 1000);
-    assert_eq!(batcher.stats().completed, 31);
+    assert_eq!(batcher.stats().completed, 32);
 }
 
 #[test]
@@ -357,4 +353,230 @@ fn many_tasks_each_get_their_own() {
         }
     });
     assert_eq!(batcher.stats().completed, 10_000);
+}
+
+#[test]
+fn a_flush_that_waits_goes_on_with_what_is_left() {
+    let held = held(builder().max_size(1));
+    let tickets: Vec<_> = (1..41)
+        .map(|n| held.batcher.try_submit(n).unwrap())
+        .collect();
+    let mut waits = Box::pin(held.batcher.submit(100));
+    assert!(
+        waits
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+            .is_pending()
+    );
+    let (registered, is_registered) = mpsc::channel();
+    let (flushed, is_flushed) = mpsc::channel();
+    let flusher = held.batcher.clone();
+    thread::spawn(move || {
+        let mut flush = Box::pin(flusher.flush());
+        let (parker, waker) = overdrive_core::park::Parker::new();
+        let mut first = true;
+        while flush
+            .as_mut()
+            .poll(&mut Context::from_waker(&waker))
+            .is_pending()
+        {
+            if std::mem::take(&mut first) {
+                registered.send(()).unwrap();
+            }
+            parker.park(Duration::MAX);
+        }
+        flushed.send(()).unwrap();
+    });
+    is_registered.recv().unwrap();
+    drop(held.go_on);
+    held.runner.join().unwrap();
+    // A submitter that has lost patience: a timeout around it, say.
+    drop(waits);
+    is_flushed.recv().unwrap();
+    drop(tickets);
+}
+
+#[test]
+fn a_submitter_that_was_woken_to_go_on_and_goes_passes_that_on() {
+    let held = held(builder().max_size(1));
+    for n in 1..41 {
+        held.batcher.try_submit(n).unwrap().detach();
+    }
+    let mut waits = Box::pin(held.batcher.submit(100));
+    assert!(
+        waits
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+            .is_pending()
+    );
+    drop(held.go_on);
+    held.runner.join().unwrap();
+    drop(waits);
+    assert_eq!(
+        held.batcher.stats().completed,
+        41,
+        "{:?}",
+        held.batcher.stats()
+    );
+}
+
+#[test]
+fn the_stack_does_not_grow_with_the_number_of_workers() {
+    let batcher = builder()
+        .workers(MAX_WORKERS)
+        .max_size(1)
+        .capacity(10_000)
+        .build_inline(|items: Vec<u64>| Ok::<_, Infallible>(items))
+        .unwrap();
+    // As a thread on macOS has, by default.
+    let thread = thread::Builder::new().stack_size(512 << 10);
+    let thread = thread.spawn(move || {
+        let results = batcher.submit_all(0..5_000).wait_blocking();
+        assert_eq!(results.len(), 5_000);
+    });
+    thread.unwrap().join().unwrap();
+}
+
+#[test]
+fn the_first_batch_is_not_the_last_to_run() {
+    let seen = Arc::new(Mutex::new(Vec::<u64>::new()));
+    let order = Arc::clone(&seen);
+    let batcher = builder()
+        .workers(4)
+        .max_size(1)
+        .build_inline(move |items: Vec<u64>| {
+            order.lock().unwrap().extend(&items);
+            Ok::<_, Infallible>(items)
+        })
+        .unwrap();
+    let _results = batcher.submit_all(0..8).wait_blocking();
+    let seen = seen.lock().unwrap();
+    assert_eq!(*seen, (0..8).collect::<Vec<_>>(), "all on one thread");
+}
+
+#[test]
+fn one_submitter_takes_one_worker() {
+    let (entered, is_entered) = mpsc::channel();
+    let (go_on, gate) = mpsc::channel::<()>();
+    let (entered, gate) = (Mutex::new(entered), Mutex::new(gate));
+    let running = Arc::new(AtomicUsize::new(0));
+    let calls = Arc::clone(&running);
+    let batcher = builder()
+        .workers(2)
+        .max_size(1)
+        .build_inline(move |items: Vec<u64>| {
+            calls.fetch_add(1, Ordering::SeqCst);
+            if items[0] == 0 {
+                let _ = entered.lock().unwrap().send(());
+                let _ = gate.lock().unwrap().recv();
+            }
+            calls.fetch_sub(1, Ordering::SeqCst);
+            doubled(items)
+        })
+        .unwrap();
+    let first = batcher.clone();
+    let first = thread::spawn(move || first.submit_all(0..2).wait_blocking().len());
+    is_entered.recv().unwrap();
+    assert_eq!(
+        running.load(Ordering::SeqCst),
+        1,
+        "one handler runs, and there are two workers"
+    );
+    let (done, is_done) = mpsc::channel();
+    let other = batcher;
+    let other = thread::spawn(move || {
+        let _ = done.send(other.submit_blocking(7).unwrap());
+    });
+    assert_eq!(is_done.recv().unwrap(), 14);
+    drop(go_on);
+    first.join().unwrap();
+    other.join().unwrap();
+}
+
+#[test]
+fn items_of_one_call_share_batches_beyond_the_capacity() {
+    for overload in [
+        overdrive_batch::Overload::Wait,
+        overdrive_batch::Overload::Reject,
+    ] {
+        let batcher = builder()
+            .max_size(100)
+            .capacity(100)
+            .overload(overload)
+            .build_inline(|items: Vec<u64>| Ok::<_, Infallible>(items))
+            .unwrap();
+        let results = batcher.submit_all(0..1_000).wait_blocking();
+        assert!(results.iter().all(Result::is_ok));
+        let batches = batcher.stats().batches;
+        assert!(
+            batches <= 20,
+            "{overload:?}: {batches} batches for 1,000 items, 100 each"
+        );
+    }
+}
+
+#[test]
+fn a_handler_is_not_called_within_itself() {
+    thread_local!(static DEPTH: std::cell::Cell<u32> = const { std::cell::Cell::new(0) });
+    static DEEPEST: AtomicUsize = AtomicUsize::new(0);
+    let own: Arc<Mutex<Option<Batcher<u64, u64>>>> = Arc::default();
+    let inner = Arc::clone(&own);
+    let batcher = Batcher::<u64, _>::builder()
+        .build_inline(move |items: Vec<u64>| {
+            DEPTH.set(DEPTH.get() + 1);
+            DEEPEST.fetch_max(DEPTH.get() as usize, Ordering::SeqCst);
+            let own = inner.lock().unwrap().clone();
+            if items[0] < 5 {
+                own.unwrap().try_submit(items[0] + 1).unwrap().detach();
+            }
+            DEPTH.set(DEPTH.get() - 1);
+            Ok::<_, Infallible>(items)
+        })
+        .unwrap();
+    *own.lock().unwrap() = Some(batcher.clone());
+    batcher.submit_blocking(1).unwrap();
+    *own.lock().unwrap() = None;
+    assert_eq!(DEEPEST.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn a_shut_down_batcher_has_dropped_its_handler() {
+    for inline in [false, true] {
+        let held = Arc::new(());
+        let inner = Arc::clone(&held);
+        let handler = move |items: Vec<u64>| {
+            let _ = &inner;
+            Ok::<_, Infallible>(items)
+        };
+        let batcher = if inline {
+            builder().build_inline(handler)
+        } else {
+            builder().build_sync(handler)
+        }
+        .unwrap();
+        batcher.submit_blocking(1).unwrap();
+        let report = batcher.shutdown_blocking(Deadline::NEVER);
+        assert!(report.is_complete());
+        assert_eq!(Arc::strong_count(&held), 1, "inline: {inline}");
+    }
+}
+
+#[test]
+fn a_drain_ends_at_its_deadline() {
+    let held = held(builder().max_size(1).capacity(1_000));
+    let mut tickets: Vec<_> = (1..200)
+        .map(|n| held.batcher.try_submit(n).unwrap())
+        .collect();
+    let last = pin!(tickets.last_mut().unwrap());
+    assert!(
+        last.poll(&mut Context::from_waker(Waker::noop()))
+            .is_pending()
+    );
+    drop(held.go_on);
+    held.runner.join().unwrap();
+    let queued = held.batcher.stats().queued as u64;
+    assert!(queued > 100);
+    let report = held.batcher.drain_blocking(Duration::ZERO);
+    assert_eq!(report.finished + report.abandoned, queued);
+    assert!(report.finished < 100, "{report:?}");
 }

@@ -227,3 +227,159 @@ mod recorded {
         assert_eq!(seen["batch_items_total completed"], DebugValue::Counter(3));
     }
 }
+
+mod panicking {
+    use std::sync::OnceLock;
+    use std::sync::atomic::AtomicBool;
+
+    use overdrive_batch::SubmitError;
+
+    use super::*;
+
+    thread_local!(static CURRENT: std::cell::Cell<u64> = const { std::cell::Cell::new(0) });
+    static META: OnceLock<&'static Metadata<'static>> = OnceLock::new();
+
+    #[derive(Clone, Default)]
+    struct Bad {
+        next: Arc<AtomicU64>,
+        panics: Arc<AtomicBool>,
+    }
+
+    impl Subscriber for Bad {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+        fn new_span(&self, span: &Attributes<'_>) -> Id {
+            META.get_or_init(|| span.metadata());
+            Id::from_u64(self.next.fetch_add(1, Ordering::SeqCst) + 1)
+        }
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn event(&self, _: &Event<'_>) {}
+        fn enter(&self, id: &Id) {
+            CURRENT.set(id.into_u64());
+        }
+        fn exit(&self, _: &Id) {
+            CURRENT.set(0);
+        }
+        fn current_span(&self) -> tracing_core::span::Current {
+            match CURRENT.get() {
+                0 => tracing_core::span::Current::none(),
+                id => tracing_core::span::Current::new(Id::from_u64(id), META.get().unwrap()),
+            }
+        }
+        fn try_close(&self, _: Id) -> bool {
+            assert!(!self.panics.load(Ordering::SeqCst), "in try_close");
+            true
+        }
+    }
+
+    /// Two spans of a batch whose closing panics end the process.
+    #[test]
+    fn a_subscriber_that_panics_on_closing_fails_a_batch_and_not_the_process() {
+        let bad = Bad::default();
+        tracing::subscriber::with_default(bad.clone(), || {
+            let spans: Vec<_> = (0..2).map(|n| tracing::info_span!("item", n)).collect();
+            let tickets = Mutex::new(Vec::new());
+            let (go_on, gate) = std::sync::mpsc::channel::<()>();
+            let gate = Mutex::new(gate);
+            let (entered, is_entered) = std::sync::mpsc::channel::<()>();
+            let entered = Mutex::new(entered);
+            let held = Batcher::builder()
+                .workers(1)
+                .build_inline(move |items: Vec<u8>| {
+                    if items == [0] {
+                        entered.lock().unwrap().send(()).unwrap();
+                        let _ = gate.lock().unwrap().recv();
+                    }
+                    Ok::<_, Infallible>(items)
+                })
+                .unwrap();
+            let runner = held.clone();
+            let dispatch = tracing::dispatcher::get_default(Clone::clone);
+            let runner = std::thread::spawn(move || {
+                tracing::dispatcher::with_default(&dispatch, || runner.submit_blocking(0).unwrap())
+            });
+            is_entered.recv().unwrap();
+            for span in &spans {
+                span.in_scope(|| tickets.lock().unwrap().push(held.try_submit(1).unwrap()));
+            }
+            bad.panics.store(true, Ordering::SeqCst);
+            drop(go_on);
+            let _ = runner.join();
+            bad.panics.store(false, Ordering::SeqCst);
+            drop(spans);
+        });
+    }
+
+    /// A lease that cannot be had, and a span whose closing panics.
+    #[test]
+    fn a_subscriber_that_panics_where_a_lease_fails_does_not_end_the_worker() {
+        let bad = Bad::default();
+        tracing::subscriber::with_default(bad.clone(), || {
+            let fails = Arc::new(AtomicBool::new(true));
+            let once = Arc::clone(&fails);
+            let batcher = Batcher::builder()
+                .workers(1)
+                .build_sync_with(
+                    move || {
+                        if once.load(Ordering::SeqCst) {
+                            Err("no")
+                        } else {
+                            Ok(())
+                        }
+                    },
+                    |(), items: Vec<u8>| Ok(items),
+                )
+                .unwrap();
+            bad.panics.store(true, Ordering::SeqCst);
+            let span = tracing::info_span!("item");
+            let ticket = span.in_scope(|| batcher.try_submit(1).unwrap());
+            let error = ticket.wait_blocking().unwrap_err();
+            bad.panics.store(false, Ordering::SeqCst);
+            assert!(matches!(error, SubmitError::Batch(_)), "{error:?}");
+            fails.store(false, Ordering::SeqCst);
+            assert_eq!(batcher.submit_blocking(2).unwrap(), 2);
+            std::mem::forget(span);
+        });
+    }
+
+    /// As `tracing-opentelemetry` panics on a link to a span that its layer does not know.
+    #[derive(Clone, Default)]
+    struct Unlinked(Bad);
+
+    impl Subscriber for Unlinked {
+        fn enabled(&self, m: &Metadata<'_>) -> bool {
+            self.0.enabled(m)
+        }
+        fn new_span(&self, span: &Attributes<'_>) -> Id {
+            self.0.new_span(span)
+        }
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {
+            panic!("a link to a span that it does not know");
+        }
+        fn event(&self, _: &Event<'_>) {}
+        fn enter(&self, id: &Id) {
+            self.0.enter(id);
+        }
+        fn exit(&self, id: &Id) {
+            self.0.exit(id);
+        }
+        fn current_span(&self) -> tracing_core::span::Current {
+            self.0.current_span()
+        }
+    }
+
+    #[test]
+    fn a_link_that_cannot_be_made_does_not_fail_the_batch() {
+        tracing::subscriber::with_default(Unlinked::default(), || {
+            let batcher = Batcher::builder()
+                .build_inline(|items: Vec<u8>| Ok::<_, Infallible>(items))
+                .unwrap();
+            let span = tracing::info_span!("item");
+            let result = span.in_scope(|| batcher.submit_blocking(1));
+            assert_eq!(result.unwrap(), 1);
+        });
+    }
+}

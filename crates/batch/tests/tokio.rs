@@ -400,3 +400,55 @@ async fn dropping_a_drain_leaves_it_closed_and_abandons_nothing() {
     advance(second).await;
     assert_eq!(ticket.await.unwrap(), 1);
 }
+
+/// How many batches are run before another task of the thread gets its turn.
+async fn batches_before_others(builder: BatcherBuilder<u64>, leases: bool) -> usize {
+    let ran = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&ran);
+    let run = move |items: Vec<u64>| {
+        count.fetch_add(1, Ordering::SeqCst);
+        std::future::ready(Ok::<_, Infallible>(items))
+    };
+    let builder = builder.workers(1).max_size(1).capacity(10_000);
+    let batcher = if leases {
+        builder.build_with(
+            || std::future::ready(Ok(())),
+            move |(), items: Vec<u64>| run(items),
+        )
+    } else {
+        builder.build(run)
+    }
+    .unwrap();
+    tokio::task::yield_now().await;
+    for n in 0..5_000 {
+        batcher.try_submit(n).unwrap().detach();
+    }
+    let seen = Arc::clone(&ran);
+    tokio::spawn(async move {
+        // The worker goes first.
+        while seen.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+        seen.load(Ordering::SeqCst)
+    })
+    .await
+    .unwrap()
+}
+
+#[tokio::test]
+async fn a_worker_without_leases_lets_others_run() {
+    let ran = batches_before_others(Batcher::builder(), false).await;
+    assert!(ran <= 32, "{ran}");
+}
+
+#[tokio::test]
+async fn a_worker_with_leases_lets_others_run() {
+    let ran = batches_before_others(Batcher::builder(), true).await;
+    assert!(ran <= 32, "{ran} batches before others got a turn");
+}
+
+#[tokio::test]
+async fn a_worker_with_leases_lets_others_run_immediate() {
+    let ran = batches_before_others(Batcher::builder().gather(Gather::Immediate), true).await;
+    assert!(ran <= 32, "{ran} batches before others got a turn");
+}

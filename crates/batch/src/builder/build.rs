@@ -59,15 +59,16 @@ impl<T: Send + 'static> BatcherBuilder<T> {
     }
 
     /// Makes a batcher without threads or a runtime, whose batches their submitters run: who submits
-    /// while nobody is at it calls the handler there and then, and goes on to run what came meanwhile,
-    /// up to 16 batches, before it leaves the rest to those who wait (flat combining: Hendler, Incze,
-    /// Shavit, Tzafrir 2010). Up to [`workers`](Self::workers) submitters do so at a time.
+    /// while nobody is at it calls the handler there and then, and goes on to run what came meanwhile.
+    /// After 16 batches and a fifth of what was there it leaves the rest to those who are known to
+    /// wait, if anybody is (flat combining: Hendler, Incze, Shavit, Tzafrir 2010). Up to [`workers`](Self::workers) submitters do so at a time.
     ///
     /// A lone item costs no more than the call and the lock, and no thread is woken for it. In
     /// exchange a submitter's thread, or task, is kept by the handler, also for others' items; the
     /// handler should be quick, such as one that appends to a buffer or holds a lock that all want.
-    /// `try_submit` calls it too, as may everything else that waits for, or ends, the batcher: `flush`,
-    /// `drain`, `close`, and the drop of the last handle, for items whose submitters do not wait.
+    /// `try_submit` calls it too, as may whatever else waits for, or ends, the batcher or an item:
+    /// `flush`, `drain`, `close`, and the drop of a submit, a ticket, or the last handle. What a handler
+    /// submits to its own batcher is run after it, not within it.
     ///
     /// There is nobody to wait for more items with: [`Gather::Tick`] is as [`Gather::Immediate`], and
     /// the others are refused.
@@ -110,13 +111,13 @@ impl<T: Send + 'static> BatcherBuilder<T> {
         }
         rules.inline = true;
         let shared = Arc::new(Shared::new(rules));
-        let handler = Arc::new(Handler {
+        let handler = Handler {
             at_hand: || Some(()),
             acquire: || Ok(()),
             call: move |(), items| handler(items),
-        });
-        crate::inline::employ_submitters(&shared, &handler);
-        Ok(Batcher::new(shared, Workers::Threads(Vec::new())))
+        };
+        let core = crate::inline::employ_submitters(&shared, handler);
+        Ok(Batcher::new(shared, Workers::Submitters(Some(core))))
     }
 
     fn threads<L, A, F, R, E>(

@@ -37,12 +37,27 @@ impl<T, R, E> Shared<T, R, E> {
         self.with(|state, after| self.close_state(state, after));
     }
 
+    /// As [`close`](Self::close), of who then [watches](Self::watch) what is left being run: where that
+    /// is by the submitters it need not be here.
+    pub(crate) fn close_to_drain(&self) {
+        self.with(|state, after| {
+            self.refuse_more(state, after);
+            if !self.rules.inline || state.queue.is_empty() {
+                state.rouse_all(after);
+            }
+        });
+    }
+
     pub(super) fn close_state(&self, state: &mut State<T, R, E>, after: &mut After<T, R, E>) {
+        self.refuse_more(state, after);
+        state.rouse_all(after);
+    }
+
+    fn refuse_more(&self, state: &mut State<T, R, E>, after: &mut After<T, R, E>) {
         state.closed = true;
         let refused = self.truncate(state, self.rules.capacity, after, SubmitError::Closed);
         state.counts.rejected += refused;
         state.settle(after);
-        state.rouse_all(after);
     }
 
     fn truncate(

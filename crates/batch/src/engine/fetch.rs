@@ -86,6 +86,8 @@ impl<T, R, E> Shared<T, R, E> {
             state.settle(after);
             Some(left)
         });
+        // It may have been woken to go on with the rest.
+        self.drive();
         match entry {
             Some(Slot::Queued(entry)) => Ok(entry.item),
             _ => Err(placed),
@@ -111,6 +113,8 @@ impl<T, R, E> Shared<T, R, E> {
             Some(left) => drop(left),
             None => self.leave(placed),
         }
+        // It may have been woken to go on with the rest.
+        self.drive();
     }
 
     /// The submitter goes, and leaves its item to be processed.

@@ -62,29 +62,36 @@ impl<T, R, E> Shared<T, R, E> {
             .map(|item| (item, Origin::here()))
             .collect();
         let mut items = items.drain(..);
-        let mut state = self.lock();
-        while items.len() > 0 && !self.may_refuse(&state, weight(placed.len())) {
-            let weight = weight(placed.len());
-            placed.extend(items.next().map(|(item, origin)| {
-                let entry = entry(item, deadline, None, origin);
-                Ok(self.push(&mut state, entry, priority, weight, at))
-            }));
-        }
-        let called = self.call_for_more(&mut state);
-        drop(state);
-        if let Some(worker) = called {
-            rouse(&self.wakers, worker);
-        }
-        for (item, origin) in items {
-            let terms = Terms {
-                deadline,
-                priority,
-                must_fit: false,
-                waker: None,
-                origin,
-            };
-            let weight = weight(placed.len());
-            placed.push(self.place_in_full(item, terms, weight, at));
+        // More than once only if some do not simply fit, and those who do are run meanwhile.
+        while items.len() > 0 {
+            let before = placed.len();
+            let mut state = self.lock();
+            while items.len() > 0 && self.fits(&state, weight(placed.len())) {
+                let weight = weight(placed.len());
+                placed.extend(items.next().map(|(item, origin)| {
+                    let entry = entry(item, deadline, None, origin);
+                    Ok(self.push(&mut state, entry, priority, weight, at))
+                }));
+            }
+            let called = self.call_for_more(&mut state);
+            drop(state);
+            if let Some(worker) = called {
+                rouse(&self.wakers, worker);
+            }
+            if placed.len() > before {
+                continue;
+            }
+            if let Some((item, origin)) = items.next() {
+                let terms = Terms {
+                    deadline,
+                    priority,
+                    must_fit: false,
+                    waker: None,
+                    origin,
+                };
+                let weight = weight(placed.len());
+                placed.push(self.place_in_full(item, terms, weight, at));
+            }
         }
         placed
     }
@@ -92,6 +99,12 @@ impl<T, R, E> Shared<T, R, E> {
     /// Whether an item so heavy is not simply queued.
     fn may_refuse(&self, state: &State<T, R, E>, weight: usize) -> bool {
         state.closed || weight > self.bounds().weight || state.queue.live() >= self.rules.capacity
+    }
+
+    /// Whether an item so heavy is simply queued, to wait for room if need be.
+    fn fits(&self, state: &State<T, R, E>, weight: usize) -> bool {
+        let waits = self.rules.overload == Overload::Wait && !state.closed;
+        !self.may_refuse(state, weight) || waits && weight <= self.bounds().weight
     }
 
     /// When an item with that deadline comes, if it matters.
@@ -156,19 +169,22 @@ impl<T, R, E> Shared<T, R, E> {
         queue.push(entry, priority, weight, at, self.bounds(), begin)
     }
 
-    /// Where the submitters are the workers: has one who waits run what nobody is at.
+    /// Where the submitters are the workers: has one who waits, or goes, run what nobody is at.
     pub(crate) fn drive(&self) {
         if !self.rules.inline {
             return;
         }
-        let called = {
-            let mut state = self.lock();
-            let idle = state.gatherer.is_none() && !state.queue.is_empty();
-            idle.then(|| state.call_gatherer()).flatten()
-        };
-        if let Some(worker) = called {
+        if let Some(worker) = self.summon() {
             rouse(&self.wakers, worker);
         }
+    }
+
+    /// Makes a free worker the gatherer, if there is something to do that nobody is at: it is to be
+    /// woken.
+    pub(crate) fn summon(&self) -> Option<usize> {
+        let mut state = self.lock();
+        let idle = state.gatherer.is_none() && !state.queue.is_empty();
+        idle.then(|| state.call_gatherer()).flatten()
     }
 
     /// An item has come: the worker that is to be woken for it, if one is.
@@ -192,16 +208,16 @@ impl<T, R, E> Shared<T, R, E> {
             let Some(cell) = over.fresh.pop_front() else {
                 break;
             };
-            if let Some(slots) = self.cells.get(cell).reopen() {
-                return (cell, slots);
+            match self.cells.get(cell).reopen(0) {
+                Ok(slots) => return (cell, slots),
+                Err(fetched) => over.kept.push_back((cell, fetched)),
             }
-            over.kept.push_back(cell);
         }
-        if let Some(cell) = over.kept.pop_front() {
-            if let Some(slots) = self.cells.get(cell).reopen() {
-                return (cell, slots);
+        if let Some((cell, fetched)) = over.kept.pop_front() {
+            match self.cells.get(cell).reopen(fetched) {
+                Ok(slots) => return (cell, slots),
+                Err(fetched) => over.kept.push_back((cell, fetched)),
             }
-            over.kept.push_back(cell);
         }
         let cell = *cells;
         *cells += 1;
@@ -242,5 +258,6 @@ fn entry<T>(item: T, deadline: Deadline, waker: Option<Waker>, origin: Origin) -
         origin,
         seq: 0,
         wanted: true,
+        called: false,
     }
 }

@@ -220,14 +220,15 @@ impl<T, R, E> Queue<T, R, E> {
         self.lanes.iter().position(|lane| !lane.is_empty())
     }
 
-    /// Wakes all who wait; they register again. Whether there is one.
+    /// Wakes all who wait; they register again. Whether there is one, or one that was woken before.
     pub(crate) fn wake_all(&mut self, after: &mut After<T, R, E>) -> bool {
         let mut any = false;
         let batches = self.lanes.iter_mut().flatten();
         for slot in batches.flat_map(|batch| batch.slots.iter_mut()) {
-            if let Slot::Queued(Entry { waker, .. }) = slot {
-                any |= waker.is_some();
-                after.wake(waker.take());
+            if let Slot::Queued(entry) = slot {
+                entry.called |= entry.waker.is_some();
+                any |= entry.called;
+                after.wake(entry.waker.take());
             }
         }
         any

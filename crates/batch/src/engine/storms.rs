@@ -4,6 +4,7 @@
 //! Each item is counted when it is run or comes back, so that one that is lost, or handled twice,
 //! shows; each result says whose it is. A hang is a deadlock that shuttle reports.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use shuttle::sync::atomic::AtomicUsize;
 use shuttle::thread;
 
 use super::*;
+use crate::sync::Ordering;
 use crate::workers::Handler;
 
 const SUBMITTERS: u64 = 3;
@@ -170,7 +172,7 @@ fn flush(engine: &Engine) {
 }
 
 /// Has the submitters run the batches.
-fn employ_submitters(engine: &Arc<Engine>, tally: &Arc<Tally>) {
+fn employ_submitters(engine: &Arc<Engine>, tally: &Arc<Tally>) -> Arc<dyn Any + Send + Sync> {
     let tally = Arc::clone(tally);
     let handler = Handler {
         at_hand: || Some(()),
@@ -187,7 +189,7 @@ fn employ_submitters(engine: &Arc<Engine>, tally: &Arc<Tally>) {
             }
         },
     };
-    crate::inline::employ_submitters(engine, &Arc::new(handler));
+    crate::inline::employ_submitters(engine, handler)
 }
 
 fn storm_on_threads() {
@@ -207,9 +209,7 @@ fn storm(inline: bool) {
             thread::spawn(move || work(&engine, worker, &tally))
         })
         .collect();
-    if inline {
-        employ_submitters(&engine, &tally);
-    }
+    let _core = inline.then(|| employ_submitters(&engine, &tally));
     let submitters: Vec<_> = (0..SUBMITTERS)
         .map(|submitter| {
             let (engine, tally) = (Arc::clone(&engine), Arc::clone(&tally));

@@ -101,7 +101,10 @@ impl<T, R, E> Shared<T, R, E> {
                     reason => reason,
                 };
                 state.counts.batch_closed(reason, batch.len());
-                state.hand_over(after);
+                // Who submits next calls the next submitter; this one comes back itself.
+                if !self.rules.inline {
+                    state.hand_over(after);
+                }
                 return Next::Batch(batch, origins);
             }
         }
@@ -272,17 +275,39 @@ impl<T, R, E> Shared<T, R, E> {
         asks
     }
 
-    /// A worker that is a submitter, free after a batch, goes and leaves what is queued to those who
-    /// wait for it. Not if nobody does, or will come any more.
-    pub(crate) fn leave_the_rest(&self, worker: usize, after: &mut After<T, R, E>) -> bool {
+    /// A worker that is a submitter, free after it has run so many items, goes and leaves what is
+    /// queued to those who wait for it. Not if nobody does; then the count begins anew.
+    pub(crate) fn leave_the_rest(
+        &self,
+        worker: usize,
+        items_run: &mut usize,
+        after: &mut After<T, R, E>,
+    ) -> bool {
         let mut state = self.lock();
-        if state.closed || !state.queue.wake_all(after) {
+        if items_run.saturating_mul(4) < state.queue.live() || state.queue.is_empty() {
+            return false;
+        }
+        let submitter = state.queue.wake_all(after);
+        let watcher = !state.watchers.is_empty();
+        // They come back if they still want to know.
+        state
+            .watchers
+            .tell(|_| true, |waker| after.wake(Some(waker)));
+        if !submitter && !watcher {
+            *items_run = 0;
             return false;
         }
         state.parked[worker] = true;
         drop(state);
         after.run(&self.wakers);
         true
+    }
+
+    /// A worker that was called goes back to sleep: another on the same thread is at it.
+    pub(crate) fn sit_down(&self, worker: usize) {
+        let mut state = self.lock();
+        state.parked[worker] = true;
+        state.resign(worker);
     }
 
     /// Ends the worker's batch; what is left of the verdict is to be dropped.

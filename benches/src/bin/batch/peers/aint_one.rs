@@ -40,7 +40,7 @@ impl<W: Work> Clone for AintOne<W> {
 pub(super) fn new<W: Work>(work: W, limits: Limits) -> AintOne<W> {
     let bounds = Bounds::builder()
         .max_batch_size(limits.max_size)
-        .max_key_concurrency(limits.lanes())
+        .max_key_concurrency(limits.slots)
         .max_key_queued_items(CAPACITY);
     let batcher = Batcher::builder()
         .name("bench")

@@ -34,7 +34,7 @@ impl<W: Work> Clone for Scuffle<W> {
 pub(super) fn new<W: Work>(work: W, limits: Limits) -> Scuffle<W> {
     let batcher = BatcherBuilder::new()
         .batch_size(limits.max_size)
-        .concurrency(limits.lanes())
+        .concurrency(limits.slots)
         .delay(SHORTEST)
         .build(Handler(work));
     Scuffle(Arc::new(batcher))
@@ -63,7 +63,7 @@ pub(crate) struct Keys(Arc<DataLoader<Lookup>>);
 pub(super) fn loader(_: Noop, limits: Limits) -> Keys {
     let loader = DataLoader::builder()
         .batch_size(limits.max_size)
-        .concurrency(limits.lanes())
+        .concurrency(limits.slots)
         .delay(SHORTEST)
         .build(Lookup);
     Keys(Arc::new(loader))
