@@ -64,15 +64,15 @@ fn noop(id: &str, tasks: u64, rounds: u64) -> ClosedLoop<Noop> {
 }
 
 fn noop_100() -> Scenario {
-    noop("batch/noop_100", 100, 50).scenario()
+    noop("batch/noop_100", 100, 10).scenario()
 }
 
 fn noop_1000() -> Scenario {
-    noop("batch/noop_1000", 1_000, 50).scenario()
+    noop("batch/noop_1000", 1_000, 10).scenario()
 }
 
 fn noop_10000() -> Scenario {
-    noop("batch/noop_10000", 10_000, 20)
+    noop("batch/noop_10000", 10_000, 6)
         .row(Role::Context, "capacity 16,384", VERSION, ours::roomy)
         .scenario()
         .slow()
@@ -131,7 +131,7 @@ fn cpu_20us_100() -> Scenario {
     .input("u64; batches of up to 100; a runtime with two workers")
     .threads(&[2])
     .check_ops(2);
-    let rows = ClosedLoop::new(scenario, 100, 50, LIMITS)
+    let rows = ClosedLoop::new(scenario, 100, 10, LIMITS)
         .row(
             Role::Ours,
             "overdrive-batch",
