@@ -71,19 +71,28 @@
 
 #![forbid(unsafe_code)]
 
+mod budget;
 mod builder;
 mod cache;
+mod change;
 #[cfg(test)]
 mod controls;
+mod entry;
 mod flight;
 mod garbage;
+mod history;
+mod index;
 mod options;
+mod put;
 #[cfg(feature = "redis")]
 mod redis;
 mod rejected;
+mod reserve;
 mod settings;
+mod slots;
+mod state;
 mod stats;
-mod store;
+mod sync;
 mod table;
 #[cfg(feature = "tokio")]
 mod tiered;
@@ -92,12 +101,16 @@ pub use overdrive_core::{Clock, ConfigError};
 #[cfg(feature = "tokio")]
 pub use overdrive_core::{Deadline, DrainReport, Health};
 
-pub use crate::builder::{CacheBuilder, MAX_MAX_ENTRIES, MAX_TIME};
-pub use crate::cache::Cache;
+pub use crate::builder::{CacheBuilder, MAX_MAX_ENTRIES, MAX_SHARDS, MAX_TIME};
+pub use crate::cache::{Cache, Lookup};
+pub use crate::change::Iter;
+pub use crate::flight::Pending;
+pub use crate::garbage::Cause;
 pub use crate::options::{EntryOptions, Ttl};
 #[cfg(feature = "redis")]
 pub use crate::redis::RedisTier;
 pub use crate::rejected::Rejected;
+pub use crate::reserve::{Reservation, Reserve};
 pub use crate::settings::CacheSettings;
 pub use crate::stats::CacheStats;
 #[cfg(all(feature = "tokio", feature = "serde"))]

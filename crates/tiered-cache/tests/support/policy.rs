@@ -1,0 +1,243 @@
+//! Which entry goes: the rules of one shard of entries that weigh one, in few lines. The tests
+//! hold the cache to it, and the benchmarks' simulator runs it.
+//!
+//! It knows keys by their hashes alone, which must be distinct.
+
+use std::collections::{HashMap, VecDeque};
+
+/// A cache that says what it would keep.
+#[derive(Debug)]
+pub struct Policy {
+    capacity: usize,
+    /// The noted uses of what is in the window, and of what is in the main queue.
+    window: HashMap<u32, u8>,
+    main: HashMap<u32, u8>,
+    window_order: VecDeque<u32>,
+    main_order: VecDeque<u32>,
+    history: History,
+}
+
+impl Policy {
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            capacity,
+            window: HashMap::new(),
+            main: HashMap::new(),
+            window_order: VecDeque::new(),
+            main_order: VecDeque::new(),
+            history: History::new(capacity),
+        }
+    }
+
+    /// Gets the key, or else stores it: whether it was there.
+    pub fn access(&mut self, key: u32) -> bool {
+        self.get(key) || {
+            self.insert(key);
+            false
+        }
+    }
+
+    pub fn contains(&self, key: u32) -> bool {
+        self.window.contains_key(&key) || self.main.contains_key(&key)
+    }
+
+    pub fn len(&self) -> usize {
+        self.window.len() + self.main.len()
+    }
+
+    pub fn get(&mut self, key: u32) -> bool {
+        let uses = self
+            .window
+            .get_mut(&key)
+            .or_else(|| self.main.get_mut(&key));
+        let found = uses.map(|uses| *uses = (*uses + 1).min(3));
+        found.is_some()
+    }
+
+    /// A key that is there is used; it stays where it is.
+    pub fn insert(&mut self, key: u32) {
+        if self.get(key) {
+            return;
+        }
+        let full = self.len() == self.capacity;
+        if full {
+            self.evict();
+        }
+        self.history.fit(self.len() + 1);
+        self.history.count(key);
+        let returns = self.history.recall(key);
+        self.window.insert(key, u8::from(returns));
+        self.window_order.push_back(key);
+        while !full && self.window.len() > self.window_size() {
+            if let Some(key) = self.window_order.front().copied() {
+                self.take_uses(key);
+                self.promote();
+            }
+        }
+    }
+
+    pub fn remove(&mut self, key: u32) -> bool {
+        self.window_order.retain(|&other| other != key);
+        self.main_order.retain(|&other| other != key);
+        self.window.remove(&key).is_some() || self.main.remove(&key).is_some()
+    }
+
+    fn window_size(&self) -> usize {
+        (self.capacity / 16).max(1)
+    }
+
+    fn evict(&mut self) {
+        loop {
+            if self.window.len() < self.window_size() || self.window.is_empty() {
+                if let Some(victim) = self.victim() {
+                    self.remove(victim);
+                    return;
+                }
+            }
+            let Some(&candidate) = self.window_order.front() else {
+                return;
+            };
+            let used = self.take_uses(candidate);
+            let Some(victim) = self.victim() else {
+                if self.window.len() == 1 {
+                    self.remove(candidate);
+                    return;
+                }
+                self.promote();
+                continue;
+            };
+            let frequency = |key: u32| self.history.frequency(key);
+            if used || frequency(candidate) > frequency(victim).max(1) {
+                self.promote();
+                self.remove(victim);
+            } else {
+                self.history.note(candidate);
+                self.remove(candidate);
+            }
+            return;
+        }
+    }
+
+    /// The first of the main queue that was not used; one that was goes to its end, with a use
+    /// less.
+    fn victim(&mut self) -> Option<u32> {
+        loop {
+            let key = *self.main_order.front()?;
+            match self.main.get_mut(&key) {
+                Some(uses) if *uses > 0 => *uses -= 1,
+                _ => return Some(key),
+            }
+            self.history.count(key);
+            self.main_order.rotate_left(1);
+        }
+    }
+
+    fn take_uses(&mut self, key: u32) -> bool {
+        let uses = self.window.insert(key, 0).unwrap_or(0);
+        for _ in 0..uses {
+            self.history.count(key);
+        }
+        uses > 0
+    }
+
+    fn promote(&mut self) {
+        if let Some(key) = self.window_order.pop_front() {
+            self.window.remove(&key);
+            self.main.insert(key, 0);
+            self.main_order.push_back(key);
+        }
+    }
+}
+
+/// Sixteen counters of each word, four of which are a key's; and queues of the tags of four keys
+/// that were turned away.
+#[derive(Debug)]
+struct History {
+    entries: usize,
+    capacity: usize,
+    counters: Vec<[u8; 16]>,
+    queues: Vec<VecDeque<u16>>,
+    uses: usize,
+}
+
+impl History {
+    fn new(capacity: usize) -> Self {
+        let mut entries = capacity;
+        while entries > 1024 {
+            entries = entries.div_ceil(2);
+        }
+        Self {
+            entries,
+            capacity,
+            counters: vec![[0; 16]; (entries * 10).div_ceil(16).max(256)],
+            queues: vec![VecDeque::from([0; 4]); entries.div_ceil(8)],
+            uses: 0,
+        }
+    }
+
+    fn fit(&mut self, entries: usize) {
+        while entries > self.entries && self.entries < self.capacity {
+            self.entries *= 2;
+            self.counters = self.counters.iter().flat_map(|&c| [c, c]).collect();
+            let queues = self.queues.iter();
+            self.queues = queues.flat_map(|q| [q.clone(), q.clone()]).collect();
+        }
+    }
+
+    fn counters_of(&self, key: u32) -> (usize, [usize; 4]) {
+        let mixed = u64::from(key).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let word = ((mixed >> 32) * self.counters.len() as u64) >> 32;
+        let bits = (mixed >> 8) as usize;
+        let of = [0, 1, 2, 3].map(|quarter| 4 * quarter + ((bits >> (2 * quarter)) & 3));
+        (word as usize, of)
+    }
+
+    fn frequency(&self, key: u32) -> u8 {
+        let (word, of) = self.counters_of(key);
+        of.map(|i| self.counters[word][i])
+            .into_iter()
+            .min()
+            .unwrap_or(0)
+    }
+
+    fn count(&mut self, key: u32) {
+        let (word, of) = self.counters_of(key);
+        let least = self.frequency(key);
+        for i in of {
+            let counter = &mut self.counters[word][i];
+            if *counter == least && least < 15 {
+                *counter += 1;
+            }
+        }
+        self.uses += 1;
+        if self.uses >= 5 * self.entries {
+            self.uses /= 2;
+            for counter in self.counters.iter_mut().flatten() {
+                *counter /= 2;
+            }
+        }
+    }
+
+    fn queue_of(&self, key: u32) -> (usize, u16) {
+        let mixed = u64::from(key).wrapping_mul(0xd6e8_feb8_6659_fd93);
+        let queue = ((mixed >> 32) * self.queues.len() as u64) >> 32;
+        (queue as usize, mixed as u16 | 1)
+    }
+
+    fn note(&mut self, key: u32) {
+        let (queue, tag) = self.queue_of(key);
+        self.queues[queue].push_front(tag);
+        self.queues[queue].truncate(4);
+    }
+
+    fn recall(&mut self, key: u32) -> bool {
+        let (queue, tag) = self.queue_of(key);
+        let queue = &mut self.queues[queue];
+        let at = queue.iter().position(|&other| other == tag);
+        at.is_some_and(|at| {
+            queue.remove(at);
+            queue.push_back(0);
+            true
+        })
+    }
+}
