@@ -78,6 +78,8 @@ mod change;
 #[cfg(test)]
 mod controls;
 mod entry;
+#[cfg(feature = "bloom")]
+mod filter;
 mod flight;
 mod garbage;
 mod history;
@@ -104,6 +106,8 @@ pub use overdrive_core::{Deadline, DrainReport, Health};
 pub use crate::builder::{CacheBuilder, MAX_MAX_ENTRIES, MAX_SHARDS, MAX_TIME};
 pub use crate::cache::{Cache, Lookup};
 pub use crate::change::Iter;
+#[cfg(feature = "bloom")]
+pub use crate::filter::{KeyFilter, KeyFilterBuilder, KeyFilterStats, MAX_FILTER_KEYS, Rebuild};
 pub use crate::flight::Pending;
 pub use crate::garbage::Cause;
 pub use crate::options::{EntryOptions, Ttl};

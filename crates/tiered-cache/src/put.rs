@@ -221,7 +221,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                     continue;
                 }
                 let mut freed = 0;
-                while freed < part {
+                while freed < part && spare + freed < weight {
                     match state.evict(now, garbage) {
                         Some(more) => freed += more,
                         None => break,

@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 
 /// A cache that says what it would keep.
 #[derive(Debug)]
-pub struct Policy {
+pub(crate) struct Policy {
     capacity: usize,
     /// The noted uses of what is in the window, and of what is in the main queue.
     window: HashMap<u32, u8>,
@@ -18,7 +18,7 @@ pub struct Policy {
 }
 
 impl Policy {
-    pub fn new(capacity: usize) -> Self {
+    pub(crate) fn new(capacity: usize) -> Self {
         Self {
             capacity,
             window: HashMap::new(),
@@ -30,22 +30,22 @@ impl Policy {
     }
 
     /// Gets the key, or else stores it: whether it was there.
-    pub fn access(&mut self, key: u32) -> bool {
+    pub(crate) fn access(&mut self, key: u32) -> bool {
         self.get(key) || {
             self.insert(key);
             false
         }
     }
 
-    pub fn contains(&self, key: u32) -> bool {
+    pub(crate) fn contains(&self, key: u32) -> bool {
         self.window.contains_key(&key) || self.main.contains_key(&key)
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.window.len() + self.main.len()
     }
 
-    pub fn get(&mut self, key: u32) -> bool {
+    pub(crate) fn get(&mut self, key: u32) -> bool {
         let uses = self
             .window
             .get_mut(&key)
@@ -55,7 +55,7 @@ impl Policy {
     }
 
     /// A key that is there is used; it stays where it is.
-    pub fn insert(&mut self, key: u32) {
+    pub(crate) fn insert(&mut self, key: u32) {
         if self.get(key) {
             return;
         }
@@ -76,7 +76,7 @@ impl Policy {
         }
     }
 
-    pub fn remove(&mut self, key: u32) -> bool {
+    pub(crate) fn remove(&mut self, key: u32) -> bool {
         self.window_order.retain(|&other| other != key);
         self.main_order.retain(|&other| other != key);
         self.window.remove(&key).is_some() || self.main.remove(&key).is_some()
