@@ -20,6 +20,7 @@ impl Budget {
         }
     }
 
+    #[inline]
     pub(crate) fn max(&self) -> u64 {
         self.max.load(Ordering::Relaxed)
     }
@@ -38,6 +39,7 @@ impl Budget {
     /// Nothing is handed over through these counters but what they count. All the same they are
     /// in one order, so that a taker sees a bound that has just become lower, or whoever lowered
     /// it sees what was taken.
+    #[inline]
     pub(crate) fn take(&self, weight: u64) -> bool {
         let max = self.max();
         let more = |taken: u64| taken.checked_add(weight).filter(|&sum| sum <= max);
@@ -52,6 +54,7 @@ impl Budget {
         fits
     }
 
+    #[inline]
     pub(crate) fn give(&self, weight: u64) {
         if weight > 0 {
             self.taken.fetch_sub(weight, Ordering::SeqCst);

@@ -19,6 +19,7 @@ use crate::index::MAX_SLOTS;
 use crate::options::Ttl;
 use crate::settings::CacheSettings;
 use crate::state::Shard;
+use crate::tally::Tally;
 
 /// The largest `max_entries`.
 pub const MAX_MAX_ENTRIES: usize = 1 << 31;
@@ -195,6 +196,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> CacheBuilder<K, V, S> {
             refresh: self.refresh_after.map(ticks),
             timed: AtomicBool::new(ends.iter().any(Option::is_some)),
             budget: Budget::new(max_weight),
+            tally: Tally::new(),
             spread: Mutex::new(()),
             shards: (0..shards)
                 .map(|_| Shard::new(share, has_extras, idle))

@@ -19,6 +19,7 @@ use crate::rejected::Rejected;
 use crate::slots::{Left, Share};
 use crate::state::{Shard, State};
 use crate::stats::{CacheStats, Counts};
+use crate::tally::Tally;
 
 /// Values by key in bounded memory: those that are used often and lately stay, the expired never
 /// show. Clones are handles of the same cache.
@@ -33,8 +34,8 @@ use crate::stats::{CacheStats, Counts};
 /// shards share one bound: an entry may take the room that other shards do not use.
 ///
 /// # Cost
-/// A look-up hashes once, takes its shard's lock for reading, and writes a count there; the entry
-/// itself is written by its first three uses only. Insertions and removals take the lock of one
+/// A look-up hashes once, takes its shard's lock for reading, and counts where no other thread
+/// does; the entry is written by its first three uses only. Insertions and removals take the lock of one
 /// shard for writing, an insertion that needs much room those of others one after the other. All
 /// take constant time, amortised, but for those that say otherwise. An entry costs some 28 bytes
 /// apart from its key and value; 24 more with a weigher, `idle_timeout` or `refresh_after`.
@@ -86,6 +87,7 @@ pub(crate) struct Inner<K, V, S> {
     /// Whether any entry has, or had, an end: until then nobody needs to read the clock.
     pub(crate) timed: AtomicBool,
     pub(crate) budget: Budget,
+    pub(crate) tally: Tally,
     /// Held by whoever makes room in other shards, and by whoever changes the bound.
     pub(crate) spread: Mutex<()>,
     pub(crate) shards: Box<[Shard<K, V>]>,
@@ -199,13 +201,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                     extra.touch(now);
                 }
                 drop(state);
-                shard.hits.fetch_add(1, Ordering::Relaxed);
+                self.inner.tally.hit();
                 return Some(with(value, is_stale));
             }
             met_expired = true;
         }
         drop(state);
-        shard.misses.fetch_add(1, Ordering::Relaxed);
+        self.inner.tally.miss();
         if met_expired {
             self.discard_expired(hashed, key, now);
         }
@@ -296,7 +298,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             weight: self.weigh(key, &value),
             value,
             ttl,
-            tags: options.tags.into_boxed_slice(),
+            tags: if options.tags.is_empty() {
+                Box::default()
+            } else {
+                options.tags.into_boxed_slice()
+            },
         }
     }
 
@@ -452,11 +458,10 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         for shard in &self.inner.shards {
             let state = shard.state.read();
             counts.add(&state.counts);
-            counts.hits += shard.hits.load(Ordering::Relaxed);
-            counts.misses += shard.misses.load(Ordering::Relaxed);
             entries += state.slots.len();
             weight += state.slots.weight();
         }
+        (counts.hits, counts.misses) = self.inner.tally.sums();
         CacheStats::new(counts, entries, weight)
     }
 

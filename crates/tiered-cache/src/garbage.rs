@@ -48,8 +48,11 @@ impl<'a, K, V> Garbage<'a, K, V> {
         }
     }
 
+    #[inline]
     pub(crate) fn push(&mut self, key: K, value: V, cause: Cause) {
-        if self.first.is_none() {
+        if !mem::needs_drop::<(K, V)>() && self.listener.is_none() {
+            // Nobody would notice.
+        } else if self.first.is_none() {
             self.first = Some((key, value, cause));
         } else {
             self.more.push((key, value, cause));

@@ -8,23 +8,29 @@
 //! Keys that would have to go further than the distance can say, which takes many equal hashes,
 //! are in a list beside.
 
-/// Cells after the last home, so that no probe wraps around.
+/// How many distances there are.
 const TAIL: usize = 31;
+/// Cells from the last home on, so that no probe wraps around; whole groups.
+const REACH: usize = 32;
+/// Cells that are looked at together.
+const GROUP: usize = 4;
 const DISTANCE_SHIFT: u32 = 27;
 const ONE_FURTHER: u32 = 1 << DISTANCE_SHIFT;
 /// The most slots that cells can name.
 pub(crate) const MAX_SLOTS: usize = 1 << DISTANCE_SHIFT;
 const LEAST_HOMES: usize = 16;
 
+/// What look-ups read comes first.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Index {
     cells: Vec<u32>,
     homes: usize,
-    /// How many homes there are once as many entries as expected are in it.
-    expected_homes: usize,
     slot_bits: u32,
     len: usize,
     beside: Vec<u32>,
+    /// How many homes there are once as many entries as expected are in it.
+    expected_homes: usize,
 }
 
 impl Index {
@@ -44,40 +50,65 @@ impl Index {
         self.expected_homes = homes_for(entries);
     }
 
+    #[inline]
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
+    #[inline]
     fn home(&self, hash: u32) -> usize {
         ((u64::from(hash) * self.homes as u64) >> 32) as usize
     }
 
     /// What a cell of this hash has above its slot, at a distance of zero.
+    #[inline]
     fn mark(&self, hash: u32) -> u32 {
         let tag_bits = DISTANCE_SHIFT - self.slot_bits;
         (1 << tag_bits) | (hash & ((1 << tag_bits) - 1))
     }
 
+    #[inline]
     fn slot(&self, cell: u32) -> u32 {
         cell & ((1 << self.slot_bits) - 1)
     }
 
     /// The first slot under this hash of which `is_it` holds. It is asked of slots whose hash
     /// probably is this one.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn find(&self, hash: u32, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
         let home = self.home(hash);
-        let step = ONE_FURTHER >> self.slot_bits;
-        let mut mark = self.mark(hash);
-        let cells = self.cells.get(home..home + TAIL)?;
-        for (distance, &cell) in (1..).zip(cells) {
-            if cell >> self.slot_bits == mark && is_it(self.slot(cell)) {
-                return Some(self.slot(cell));
+        let mut cells = self.cells.get(home..home + REACH)?;
+        let slots = (1_u32 << self.slot_bits) - 1;
+        let mut mark = self.mark(hash) << self.slot_bits;
+        let mut reached = 0;
+        // All of a group at once, as where in it the key is cannot be foreseen.
+        while let Some((group, rest)) = cells.split_first_chunk::<GROUP>() {
+            let [a, b, c, d] = *group;
+            let is = |cell: u32, at: u32| {
+                u32::from(cell & !slots == mark.wrapping_add(at << DISTANCE_SHIFT)) << at
+            };
+            let mut matches = is(a, 0) | is(b, 1) | is(c, 2) | is(d, 3);
+            if reached == (REACH - GROUP) as u32 {
+                // No distance says the last one.
+                matches &= (1 << (GROUP - 1)) - 1;
             }
-            if cell >> DISTANCE_SHIFT < distance {
+            while matches != 0 {
+                let slot = group[matches.trailing_zeros() as usize % GROUP] & slots;
+                if is_it(slot) {
+                    return Some(slot);
+                }
+                matches &= matches - 1;
+            }
+            // One that wanted to be further back than this key is where it would be.
+            reached += GROUP as u32;
+            if d >> DISTANCE_SHIFT < reached || reached == REACH as u32 {
                 break;
             }
-            mark += step;
+            mark = mark.wrapping_add((GROUP as u32) << DISTANCE_SHIFT);
+            cells = rest;
+        }
+        if self.beside.is_empty() {
+            return None;
         }
         self.beside.iter().copied().find(|&slot| is_it(slot))
     }
@@ -104,7 +135,7 @@ impl Index {
         let most = slots.iter().copied().max().unwrap_or(0).max(slot);
         self.slot_bits = (u32::BITS - most.leading_zeros()).max(1);
         self.cells = Vec::new();
-        self.cells = vec![0; self.homes + TAIL];
+        self.cells = vec![0; self.homes + REACH];
         self.beside.clear();
         for slot in slots {
             self.place(hash_of(slot), slot);
@@ -140,9 +171,23 @@ impl Index {
     /// Takes out a slot that is in it.
     pub(crate) fn remove(&mut self, hash: u32, slot: u32) {
         let home = self.home(hash);
-        let found = self.cells.get(home..home + TAIL).and_then(|cells| {
-            let is_it = |&cell: &u32| cell != 0 && self.slot(cell) == slot;
-            cells.iter().position(is_it)
+        let found = self.cells.get(home..home + REACH).and_then(|cells| {
+            let mask = (1 << self.slot_bits) - 1;
+            let (mut cells, mut at) = (cells, 0);
+            while let Some((group, rest)) = cells.split_first_chunk::<GROUP>() {
+                let mut matches = 0_u32;
+                for (at, &cell) in group.iter().enumerate() {
+                    // An empty cell is zero, which says no slot only together with its distance.
+                    let is_match = (cell & mask == slot) & (cell != 0);
+                    matches |= u32::from(is_match) << at;
+                }
+                if matches != 0 {
+                    return Some(at + matches.trailing_zeros() as usize);
+                }
+                at += GROUP;
+                cells = rest;
+            }
+            None
         });
         if let Some(distance) = found {
             let mut at = home + distance;

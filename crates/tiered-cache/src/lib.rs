@@ -96,6 +96,7 @@ mod state;
 mod stats;
 mod sync;
 mod table;
+mod tally;
 #[cfg(feature = "tokio")]
 mod tiered;
 

@@ -161,9 +161,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
 
     /// Gets from the bound, or from entries of this shard, what is lacking.
     ///
-    /// A shard that has less than half of its part gives none of it, nor does any give much at
-    /// once while the others have some: those that came to a full shard are not worse than the
-    /// others.
+    /// A shard that has little gives none of it, nor does any give much at once: the others have as
+    /// much to choose from.
     fn make_room(
         &self,
         state: &mut State<K, V>,
@@ -178,9 +177,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             *spare += lacks;
             return Room::Free;
         }
-        let (own, shards) = (state.slots.weight(), self.inner.shards.len() as u64);
-        let fair = own.saturating_mul(2 * shards) >= self.inner.budget.max();
-        if shards == 1 || !has_slot || (fair && lacks <= own / 8 + 1) {
+        let own = state.slots.weight();
+        let alone = self.inner.shards.len() == 1 || !has_slot;
+        if alone || (self.has_enough(state) && lacks <= own / 8 + 1) {
             let mut evicted = false;
             while *spare < weight || (!has_slot && !evicted) {
                 let Some(freed) = state.evict(now, garbage) else {
@@ -196,6 +195,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         }
         *spare += lacks;
         Room::Made
+    }
+
+    /// Whether a shard has entries to choose from, or half of its part of the weight.
+    fn has_enough(&self, state: &State<K, V>) -> bool {
+        let half = self.inner.budget.max() / (2 * self.inner.shards.len() as u64);
+        state.slots.len() >= 8 || state.slots.weight() > half
     }
 
     /// Gets so much from all shards in turn, and takes it; nothing, if there is not so much in
@@ -216,8 +221,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                     return spare.max(weight);
                 }
                 let mut state = shard.state.write();
-                let own = state.slots.weight().saturating_mul(2 * shards.len() as u64);
-                if round == 0 && own < budget.max() {
+                if round == 0 && !self.has_enough(&state) {
                     continue;
                 }
                 let mut freed = 0;
@@ -284,6 +288,9 @@ impl<V> Begun<'_, V> {
         key: &K,
         garbage: &mut Garbage<'_, K, V>,
     ) {
+        if state.flights.is_empty() {
+            return;
+        }
         if let Some((key, _)) = state.flights.remove_if(hashed.whole(), key, |_| true) {
             garbage.push_key(key);
         }

@@ -38,14 +38,15 @@ pub(crate) struct Left<K, V> {
     pub(crate) weight: u64,
 }
 
+#[repr(C)]
 pub(crate) struct Slots<K, V> {
     slots: Vec<Slot<K, V>>,
+    index: Index,
     /// One for each slot, or none at all.
     extras: Vec<Extra>,
     has_extras: bool,
     free: Vec<u32>,
     holes: usize,
-    index: Index,
     history: History,
     window: Queue,
     main: Queue,
@@ -112,12 +113,14 @@ impl<K, V> Slots<K, V> {
         Q: Eq + ?Sized,
     {
         let mut found = None;
-        self.index.find(hash, |slot| {
-            let entry = self.slots[slot as usize].entry();
-            let entry = entry.filter(|entry| entry.hash == hash && entry.key.borrow() == key);
-            found = entry.map(|entry| (slot, entry));
-            found.is_some()
-        });
+        self.index
+            .find(hash, |slot| match &self.slots[slot as usize] {
+                Slot::Used(entry) if entry.hash == hash && entry.key.borrow() == key => {
+                    found = Some((slot, entry));
+                    true
+                }
+                _ => false,
+            });
         found
     }
 
@@ -133,8 +136,8 @@ impl<K, V> Slots<K, V> {
     pub(crate) fn is_live(&self, slot: u32, entry: &Entry<K, V>, now: Tick) -> bool {
         let is_before = |end: Tick| now < end || end == Tick::NEVER;
         let idle = || {
-            let idle = self.idle?;
-            Some(self.extra(slot)?.used().plus(idle))
+            let extra = self.extra(slot)?;
+            Some(extra.used().plus(self.idle?))
         };
         is_before(entry.end()) && idle().is_none_or(is_before)
     }
@@ -178,8 +181,7 @@ impl<K, V> Slots<K, V> {
     /// Stores it under a key that is not here. `settle`: nothing had to go for it.
     pub(crate) fn insert(&mut self, new: New<K, V>, settle: bool) -> u32 {
         self.history.fit(self.len() + 1);
-        self.history.count(new.hash, 1);
-        let returns = self.history.recall(new.hash);
+        let returns = self.history.arrive(new.hash);
         let entry = Entry::new(new.key, new.value, new.hash, new.end, u8::from(returns));
         let extra = Extra::new(new.weight, new.now, new.stale);
         let slot = match self.free.pop() {

@@ -3,7 +3,6 @@
 use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 use crate::entry::Tick;
 use crate::flight::Flight;
@@ -18,10 +17,10 @@ use crate::table::Table;
 #[repr(align(128))]
 pub(crate) struct Shard<K, V> {
     pub(crate) state: Lock<State<K, V>>,
-    pub(crate) hits: AtomicU64,
-    pub(crate) misses: AtomicU64,
 }
 
+/// What look-ups read comes first, beside the lock.
+#[repr(C)]
 pub(crate) struct State<K, V> {
     pub(crate) slots: Slots<K, V>,
     tags: Tags,
@@ -41,21 +40,29 @@ struct Tags {
 }
 
 impl Tags {
+    #[inline]
     fn set(&mut self, slot: u32, tags: Box<[Tag]>) {
         self.forget(slot);
-        if tags.is_empty() {
-            return;
+        if !tags.is_empty() {
+            self.note(slot, tags);
         }
+    }
+
+    fn note(&mut self, slot: u32, tags: Box<[Tag]>) {
         for tag in &tags {
             self.slots.entry(tag.clone()).or_default().insert(slot);
         }
         self.of.insert(slot, tags);
     }
 
+    #[inline]
     fn forget(&mut self, slot: u32) {
-        if self.of.is_empty() {
-            return;
+        if !self.of.is_empty() {
+            self.take_out(slot);
         }
+    }
+
+    fn take_out(&mut self, slot: u32) {
         for tag in self.of.remove(&slot).unwrap_or_default() {
             if let Some(slots) = self.slots.get_mut(&tag) {
                 slots.remove(&slot);
@@ -119,8 +126,6 @@ impl<K, V> Shard<K, V> {
                 #[cfg(test)]
                 guards: crate::controls::Guards::default(),
             }),
-            hits: AtomicU64::new(0),
-            misses: AtomicU64::new(0),
         }
     }
 }
@@ -211,6 +216,7 @@ impl<K, V> State<K, V> {
     }
 
     /// The slot of a live entry, and that of one whose time is over.
+    #[inline]
     pub(crate) fn find<Q>(&self, hash: u32, key: &Q, now: Tick) -> (Option<u32>, Option<u32>)
     where
         K: Borrow<Q>,

@@ -106,8 +106,8 @@ impl Policy {
                 self.promote();
                 continue;
             };
-            let frequency = |key: u32| self.history.frequency(key);
-            if used || frequency(candidate) > frequency(victim).max(1) {
+            let frequency = self.history.frequency(victim);
+            if used || self.history.frequency(candidate) > frequency.max(1) {
                 self.promote();
                 self.remove(victim);
             } else {
@@ -149,14 +149,19 @@ impl Policy {
     }
 }
 
-/// Sixteen counters of each word, four of which are a key's; and queues of the tags of four keys
-/// that were turned away.
+/// Seven words of sixteen counters, four of which are a key's, and a queue of the tags of four
+/// keys that were turned away.
+#[derive(Clone, Debug, Default)]
+struct Line {
+    counters: [[u8; 16]; 7],
+    queue: [u16; 4],
+}
+
 #[derive(Debug)]
 struct History {
     entries: usize,
     capacity: usize,
-    counters: Vec<[u8; 16]>,
-    queues: Vec<VecDeque<u16>>,
+    lines: Vec<Line>,
     uses: usize,
 }
 
@@ -169,8 +174,7 @@ impl History {
         Self {
             entries,
             capacity,
-            counters: vec![[0; 16]; (entries * 10).div_ceil(16).max(256)],
-            queues: vec![VecDeque::from([0; 4]); entries.div_ceil(8)],
+            lines: vec![Line::default(); (entries * 5).div_ceil(56).max(32)],
             uses: 0,
         }
     }
@@ -178,65 +182,67 @@ impl History {
     fn fit(&mut self, entries: usize) {
         while entries > self.entries && self.entries < self.capacity {
             self.entries *= 2;
-            self.counters = self.counters.iter().flat_map(|&c| [c, c]).collect();
-            let queues = self.queues.iter();
-            self.queues = queues.flat_map(|q| [q.clone(), q.clone()]).collect();
+            let lines = self.lines.iter();
+            self.lines = lines
+                .flat_map(|line| [line.clone(), line.clone()])
+                .collect();
         }
     }
 
-    fn counters_of(&self, key: u32) -> (usize, [usize; 4]) {
-        let mixed = u64::from(key).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let word = ((mixed >> 32) * self.counters.len() as u64) >> 32;
-        let bits = (mixed >> 8) as usize;
-        let of = [0, 1, 2, 3].map(|quarter| 4 * quarter + ((bits >> (2 * quarter)) & 3));
-        (word as usize, of)
+    fn line(&mut self, key: u32) -> &mut Line {
+        let mixed = u64::from(key).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let line = (mixed * self.lines.len() as u64) >> 32;
+        &mut self.lines[line as usize]
     }
 
-    fn frequency(&self, key: u32) -> u8 {
-        let (word, of) = self.counters_of(key);
-        of.map(|i| self.counters[word][i])
-            .into_iter()
-            .min()
-            .unwrap_or(0)
+    fn mixed(key: u32) -> usize {
+        u64::from(key).wrapping_mul(0xd6e8_feb8_6659_fd93) as usize
+    }
+
+    /// The word that counts it, and which of its counters do: one in each quarter.
+    fn counters(&mut self, key: u32) -> (&mut [u8; 16], [usize; 4]) {
+        let mixed = Self::mixed(key);
+        let word = (((mixed >> 40) & 0xffff) * 7) >> 16;
+        let of = [0, 1, 2, 3].map(|quarter| 4 * quarter + ((mixed >> (32 + 2 * quarter)) & 3));
+        (&mut self.line(key).counters[word], of)
+    }
+
+    fn frequency(&mut self, key: u32) -> u8 {
+        let (word, of) = self.counters(key);
+        of.map(|at| word[at]).into_iter().min().unwrap_or(0)
     }
 
     fn count(&mut self, key: u32) {
-        let (word, of) = self.counters_of(key);
         let least = self.frequency(key);
-        for i in of {
-            let counter = &mut self.counters[word][i];
-            if *counter == least && least < 15 {
-                *counter += 1;
+        let (word, of) = self.counters(key);
+        for at in of {
+            if word[at] == least && least < 15 {
+                word[at] += 1;
             }
         }
         self.uses += 1;
         if self.uses >= 5 * self.entries {
             self.uses /= 2;
-            for counter in self.counters.iter_mut().flatten() {
+            let words = self.lines.iter_mut().flat_map(|line| &mut line.counters);
+            for counter in words.flatten() {
                 *counter /= 2;
             }
         }
     }
 
-    fn queue_of(&self, key: u32) -> (usize, u16) {
-        let mixed = u64::from(key).wrapping_mul(0xd6e8_feb8_6659_fd93);
-        let queue = ((mixed >> 32) * self.queues.len() as u64) >> 32;
-        (queue as usize, mixed as u16 | 1)
-    }
-
     fn note(&mut self, key: u32) {
-        let (queue, tag) = self.queue_of(key);
-        self.queues[queue].push_front(tag);
-        self.queues[queue].truncate(4);
+        let queue = &mut self.line(key).queue;
+        queue.rotate_right(1);
+        queue[0] = Self::mixed(key) as u16 | 1;
     }
 
     fn recall(&mut self, key: u32) -> bool {
-        let (queue, tag) = self.queue_of(key);
-        let queue = &mut self.queues[queue];
+        let tag = Self::mixed(key) as u16 | 1;
+        let queue = &mut self.line(key).queue;
         let at = queue.iter().position(|&other| other == tag);
         at.is_some_and(|at| {
-            queue.remove(at);
-            queue.push_back(0);
+            queue[at..].rotate_left(1);
+            queue[3] = 0;
             true
         })
     }
