@@ -25,7 +25,7 @@ const LEAST_HOMES: usize = 16;
 #[repr(C)]
 pub(crate) struct Index {
     cells: Vec<u32>,
-    homes: usize,
+    homes: u32,
     slot_bits: u32,
     len: usize,
     beside: Vec<u32>,
@@ -57,7 +57,7 @@ impl Index {
 
     #[inline]
     fn home(&self, hash: u32) -> usize {
-        ((u64::from(hash) * self.homes as u64) >> 32) as usize
+        ((u64::from(hash) * u64::from(self.homes)) >> 32) as usize
     }
 
     /// What a cell of this hash has above its slot, at a distance of zero.
@@ -115,7 +115,7 @@ impl Index {
 
     /// Adds a slot that is not in it. `hash_of` says the hashes of those that are.
     pub(crate) fn insert(&mut self, hash: u32, slot: u32, hash_of: impl Fn(u32) -> u32) {
-        let full = (self.len + 1) * 5 > self.homes * 4;
+        let full = (self.len + 1) * 5 > self.homes as usize * 4;
         if full || slot >> self.slot_bits != 0 {
             self.grow(full, slot, hash_of);
         }
@@ -126,16 +126,18 @@ impl Index {
     fn grow(&mut self, full: bool, slot: u32, hash_of: impl Fn(u32) -> u32) {
         let slots: Vec<u32> = self.slots().collect();
         if full {
-            self.homes = if self.homes < self.expected_homes {
-                (self.homes * 2).clamp(LEAST_HOMES, self.expected_homes)
+            let homes = self.homes as usize;
+            let homes = if homes < self.expected_homes {
+                (homes * 2).clamp(LEAST_HOMES, self.expected_homes)
             } else {
-                self.homes + self.homes / 16 + 1
+                homes + homes / 16 + 1
             };
+            self.homes = homes as u32;
         }
         let most = slots.iter().copied().max().unwrap_or(0).max(slot);
         self.slot_bits = (u32::BITS - most.leading_zeros()).max(1);
         self.cells = Vec::new();
-        self.cells = vec![0; self.homes + REACH];
+        self.cells = vec![0; self.homes as usize + REACH];
         self.beside.clear();
         for slot in slots {
             self.place(hash_of(slot), slot);

@@ -40,11 +40,11 @@ pub(crate) struct Left<K, V> {
 
 #[repr(C)]
 pub(crate) struct Slots<K, V> {
-    slots: Vec<Slot<K, V>>,
     index: Index,
+    slots: Vec<Slot<K, V>>,
+    has_extras: bool,
     /// One for each slot, or none at all.
     extras: Vec<Extra>,
-    has_extras: bool,
     free: Vec<u32>,
     holes: usize,
     history: History,
@@ -128,7 +128,11 @@ impl<K, V> Slots<K, V> {
         self.slots.get(slot as usize)?.entry()
     }
 
+    #[inline]
     pub(crate) fn extra(&self, slot: u32) -> Option<&Extra> {
+        if !self.has_extras {
+            return None;
+        }
         self.extras.get(slot as usize)
     }
 

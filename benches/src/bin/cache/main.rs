@@ -1,5 +1,6 @@
 //! Caches against their peers.
 
+mod bloom;
 mod bytes;
 mod hits;
 mod memory;

@@ -65,7 +65,7 @@ impl Stampede for TieredCache<u64, u64> {
     }
 }
 
-/// The memory tier alone, without a task for the loader: it goes on with another one's.
+/// The memory tier alone, without a task for the loader.
 impl Stampede for Cache<u64, u64> {
     fn new() -> Self {
         match Self::builder().max_entries(1_000).build() {

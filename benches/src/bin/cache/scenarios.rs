@@ -14,7 +14,7 @@ use crate::ours::{self, Ours};
 use crate::peers::*;
 use crate::reference::RwLockMap;
 use crate::traces::zipf;
-use crate::{bytes, hits, stampede};
+use crate::{bloom, bytes, hits, stampede};
 
 /// Parts with a lock of their own, of all who have such.
 const SHARDS: usize = 64;
@@ -37,6 +37,7 @@ pub(crate) fn suite() -> Vec<Scenario> {
         ttl_get(),
         bytes::bytes_per_entry(),
         stampede::stampede(),
+        bloom::bloom(),
     ]
 }
 

@@ -33,15 +33,16 @@ pub(crate) fn stampede() -> Scenario {
     .input("a loader that takes 20 ms")
     .threads(&[2])
     .slow();
-    let tiers = calls::<TieredCache<u64, u64>>(Role::Context, "tiered", ours::VERSION)
-        .remark("its loaders are tasks of their own, and go on without those who wait");
+    let memory = calls::<Cache<u64, u64>>(Role::Context, "memory-only", ours::VERSION).remark(
+        "without a runtime of its own, the value is made by its callers: who leaves takes it along",
+    );
     let scenario = scenario
-        .with(calls::<Cache<u64, u64>>(
+        .with(calls::<TieredCache<u64, u64>>(
             Role::Ours,
             ours::NAME,
             ours::VERSION,
         ))
-        .with(tiers);
+        .with(memory);
     #[cfg(feature = "cache-peers")]
     let scenario = scenario
         .with(calls::<moka::future::Cache<u64, u64>>(

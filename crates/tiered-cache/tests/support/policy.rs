@@ -90,7 +90,8 @@ impl Policy {
         loop {
             if self.window.len() < self.window_size() || self.window.is_empty() {
                 if let Some(victim) = self.victim() {
-                    self.remove(victim);
+                    self.main_order.pop_front();
+                    self.main.remove(&victim);
                     return;
                 }
             }
@@ -100,7 +101,7 @@ impl Policy {
             let used = self.take_uses(candidate);
             let Some(victim) = self.victim() else {
                 if self.window.len() == 1 {
-                    self.remove(candidate);
+                    self.turn_away();
                     return;
                 }
                 self.promote();
@@ -109,10 +110,11 @@ impl Policy {
             let frequency = self.history.frequency(victim);
             if used || self.history.frequency(candidate) > frequency.max(1) {
                 self.promote();
-                self.remove(victim);
+                self.main_order.pop_front();
+                self.main.remove(&victim);
             } else {
                 self.history.note(candidate);
-                self.remove(candidate);
+                self.turn_away();
             }
             return;
         }
@@ -138,6 +140,12 @@ impl Policy {
             self.history.count(key);
         }
         uses > 0
+    }
+
+    fn turn_away(&mut self) {
+        if let Some(key) = self.window_order.pop_front() {
+            self.window.remove(&key);
+        }
     }
 
     fn promote(&mut self) {
