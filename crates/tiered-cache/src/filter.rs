@@ -24,7 +24,7 @@ pub const MAX_FILTER_KEYS: usize = 1 << 36;
 /// ```
 /// use overdrive_tiered_cache::KeyFilter;
 ///
-/// let known = KeyFilter::builder().expected_keys(1_000).build()?;
+/// let known = KeyFilter::<String>::builder().expected_keys(1_000).build()?;
 /// known.insert("ada");
 /// assert!(known.may_contain("ada"));
 /// if known.may_contain("bob") {

@@ -36,10 +36,10 @@ pub(crate) fn traces(setup: &Setup) -> Arc<[Trace]> {
     type Read = Option<(Option<PathBuf>, Arc<[Trace]>)>;
     static READ: Mutex<Read> = Mutex::new(None);
     let mut read = READ.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((of, traces)) = &*read {
-        if *of == setup.traces {
-            return Arc::clone(traces);
-        }
+    if let Some((of, traces)) = &*read
+        && *of == setup.traces
+    {
+        return Arc::clone(traces);
     }
     let traces: Arc<[Trace]> = match &setup.traces {
         Some(folder) => recorded(folder).into(),

@@ -88,12 +88,11 @@ impl Policy {
 
     fn evict(&mut self) {
         loop {
-            if self.window.len() < self.window_size() || self.window.is_empty() {
-                if let Some(victim) = self.victim() {
-                    self.main_order.pop_front();
-                    self.main.remove(&victim);
-                    return;
-                }
+            let grows = self.window.len() < self.window_size() || self.window.is_empty();
+            if let Some(victim) = grows.then(|| self.victim()).flatten() {
+                self.main_order.pop_front();
+                self.main.remove(&victim);
+                return;
             }
             let Some(&candidate) = self.window_order.front() else {
                 return;

@@ -114,11 +114,11 @@ impl Lirs {
             if self.stack.contains(key) {
                 self.states.insert(key, State::Gone);
                 self.gone.push(key);
-                if self.gone.len() > 2 * (self.low_size + self.high_size) {
-                    if let Some(old) = self.gone.pop() {
-                        self.stack.remove(old);
-                        self.states.remove(&old);
-                    }
+                if self.gone.len() > 2 * (self.low_size + self.high_size)
+                    && let Some(old) = self.gone.pop()
+                {
+                    self.stack.remove(old);
+                    self.states.remove(&old);
                 }
             } else {
                 self.states.remove(&key);

@@ -17,7 +17,7 @@ pub(crate) use tinylfu::TinyLfu;
 
 /// The rules of the crate under test, as its tests hold it to them.
 #[path = "../../../../../crates/tiered-cache/tests/support/policy.rs"]
-#[allow(dead_code, reason = "tests of another crate use more of it")]
+#[expect(dead_code, reason = "tests of another crate use more of it")]
 mod rules;
 
 /// Which keys are kept.

@@ -37,18 +37,18 @@ impl Policy for TinyLfu {
         let main = self.capacity - self.window_size();
         if self.probation.remove(key) {
             self.protected.push(key);
-            if self.protected.len() > main * 4 / 5 {
-                if let Some(key) = self.protected.pop() {
-                    self.probation.push(key);
-                }
+            if self.protected.len() > main * 4 / 5
+                && let Some(key) = self.protected.pop()
+            {
+                self.probation.push(key);
             }
             return true;
         }
         self.window.push(key);
-        if self.window.len() > self.window_size() {
-            if let Some(candidate) = self.window.pop() {
-                self.admit(candidate, main);
-            }
+        if self.window.len() > self.window_size()
+            && let Some(candidate) = self.window.pop()
+        {
+            self.admit(candidate, main);
         }
         false
     }
