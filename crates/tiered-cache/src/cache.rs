@@ -24,9 +24,11 @@ use crate::tally::Tally;
 /// show. Clones are handles of the same cache.
 ///
 /// # Order
-/// Who goes is decided by how often and how lately keys came, those turned away shortly before
-/// included; see the source of `slots` for the rules. A value that was just stored is always
-/// there, but may be the next to go.
+/// New entries pass a small window, first in, first out. At its end those stay that were used in
+/// it, or came back shortly after they had been turned away, or came more often lately than what
+/// would have to go for them. The others stay as long as they are used, and as nothing better
+/// comes. After S3-FIFO (Yang, Zhang, Qiu, Yue, Rashmi, SOSP 2023) and TinyLFU (Einziger,
+/// Friedman, Manes, ACM ToS 2017). A value that was just stored is always there.
 ///
 /// # Bound
 /// The entries never weigh more than they may, not for an instant, expired ones included. All
