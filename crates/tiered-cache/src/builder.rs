@@ -160,7 +160,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> CacheBuilder<K, V, S> {
         }
     }
 
-    /// The cache. It starts nothing, and allocates as it fills.
+    /// The cache. It starts nothing, and allocates as it fills, but for some kilobytes a shard.
     ///
     /// # Errors
     /// No bound or two bounds, a bound of zero, one above [`MAX_MAX_ENTRIES`], a weight without
