@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use overdrive::cache::{
-    Cache, CacheSettings, CacheStats, ConfigError, EntryOptions, Rejected, Ttl,
+    Cache, CacheSettings, CacheStats, Cause, ConfigError, EntryOptions, Lookup, Rejected, Reserve,
+    Ttl,
 };
 
 #[test]
@@ -19,5 +20,8 @@ fn a_cache_through_the_facade() -> Result<(), ConfigError> {
     assert_eq!(cache.get_or_insert_with("a".to_owned(), || 3), 3);
     let stats: CacheStats = cache.stats();
     assert_eq!(stats.entries, 1);
+    assert_eq!(cache.lookup("a"), Lookup::Fresh(3));
+    assert!(matches!(cache.reserve("b".to_owned()), Reserve::Vacant(_)));
+    assert_ne!(Cause::Evicted, Cause::Expired);
     Ok(())
 }

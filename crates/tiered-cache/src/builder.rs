@@ -3,19 +3,30 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::Duration;
 
 use overdrive_core::clock::PreciseClock;
 use overdrive_core::{Clock, ConfigError};
 
-use crate::cache::{Cache, Inner, Shared, Weigher};
+use crate::budget::Budget;
+use crate::cache::{Cache, Inner, Weigher};
+use crate::entry::Tick;
+use crate::garbage::{Cause, Listener};
+use crate::index::MAX_SLOTS;
 use crate::options::Ttl;
 use crate::settings::CacheSettings;
+use crate::state::Shard;
+use crate::tally::Tally;
 
 /// The largest `max_entries`.
 pub const MAX_MAX_ENTRIES: usize = 1 << 31;
+/// The most shards.
+pub const MAX_SHARDS: usize = 1 << 16;
+/// A shard has room for so many entries at least, if the number of shards is left to the cache.
+const LEAST_ENTRIES: usize = 512;
 /// The longest time that a cache can be set up with: 100 years.
 pub const MAX_TIME: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
@@ -28,6 +39,9 @@ pub struct CacheBuilder<K, V, S = RandomState> {
     weigher: Option<Weigher<K, V>>,
     ttl: Option<Duration>,
     idle_timeout: Option<Duration>,
+    refresh_after: Option<Duration>,
+    listener: Option<Listener<K, V>>,
+    shards: Option<usize>,
     clock: Arc<dyn Clock>,
     hasher: S,
 }
@@ -41,6 +55,9 @@ impl<K: Hash + Eq, V> CacheBuilder<K, V> {
             weigher: None,
             ttl: None,
             idle_timeout: None,
+            refresh_after: None,
+            listener: None,
+            shards: None,
             clock: Arc::new(PreciseClock),
             hasher: RandomState::new(),
         }
@@ -94,6 +111,30 @@ impl<K: Hash + Eq, V, S: BuildHasher> CacheBuilder<K, V, S> {
         self
     }
 
+    /// When a new value is wanted, after the old one was stored: from then on it is stale, and the
+    /// next [`get_or_insert_with`](Cache::get_or_insert_with) or its like makes a new one, while
+    /// all others still get the old one, until its life ends. Default: never.
+    pub fn refresh_after(mut self, time: Duration) -> Self {
+        self.refresh_after = Some(time);
+        self
+    }
+
+    /// What is told of each entry that leaves the cache, by the thread that made it leave, after
+    /// it released all locks, and before the entry is dropped or returned. A panic in it is
+    /// caught. Of the entries of a cache that is dropped itself it is not told.
+    pub fn listener(mut self, listener: impl Fn(&K, &V, Cause) + Send + Sync + 'static) -> Self {
+        self.listener = Some(Box::new(listener));
+        self
+    }
+
+    /// How many parts with a lock of their own the cache has. Entries are spread over them by
+    /// hash, and all share its bound. Default: by the processors and `max_entries`; one for few
+    /// entries.
+    pub fn shards(mut self, n: usize) -> Self {
+        self.shards = Some(n);
+        self
+    }
+
     /// Where the time comes from. Default [`PreciseClock`]. It is read only if some entry has an
     /// end.
     pub fn clock(mut self, clock: impl Clock) -> Self {
@@ -111,31 +152,90 @@ impl<K: Hash + Eq, V, S: BuildHasher> CacheBuilder<K, V, S> {
             weigher: self.weigher,
             ttl: self.ttl,
             idle_timeout: self.idle_timeout,
+            refresh_after: self.refresh_after,
+            listener: self.listener,
+            shards: self.shards,
             clock: self.clock,
             hasher,
         }
     }
 
-    /// The cache. It starts nothing, and allocates as it fills.
+    /// The cache. It starts nothing, and allocates as it fills, but for some kilobytes a shard.
     ///
     /// # Errors
     /// No bound or two bounds, a bound of zero, one above [`MAX_MAX_ENTRIES`], a weight without
-    /// weigher or the reverse, a time of zero or above [`MAX_TIME`].
+    /// weigher or the reverse, a time of zero or above [`MAX_TIME`], no shards or more than
+    /// [`MAX_SHARDS`], fewer than one for 2^27 entries, a `refresh_after` that is not shorter than
+    /// `ttl`.
     pub fn build(self) -> Result<Cache<K, V, S>, ConfigError> {
         let max_weight = self.bound()?;
         time("ttl", self.ttl)?;
         time("idle_timeout", self.idle_timeout)?;
-        let timed = self.ttl.is_some() || self.idle_timeout.is_some();
+        time("refresh_after", self.refresh_after)?;
+        if self.refresh_after >= self.ttl && self.refresh_after.is_some() && self.ttl.is_some() {
+            return Err(ConfigError::Contradiction {
+                field: "refresh_after",
+                other: "ttl",
+                reason: "must be shorter than",
+            });
+        }
+        let weighted = self.weigher.is_some();
+        let shards = self.shard_count(max_weight)?;
+        let ends = [self.ttl, self.idle_timeout, self.refresh_after];
+        let ticks = |time: Duration| Tick::count(time);
+        let has_extras = weighted || self.idle_timeout.is_some() || self.refresh_after.is_some();
+        let share = Inner::<K, V, S>::share(max_weight, shards, weighted);
+        let idle = self.idle_timeout.map(ticks);
         Ok(Cache::new(Inner {
             name: self.name,
             hasher: self.hasher,
             clock: self.clock,
             weigher: self.weigher,
-            max_weight,
+            listener: self.listener,
             ttl: self.ttl.map_or(Ttl::Forever, Ttl::After),
-            timed: AtomicBool::new(timed),
-            shared: Shared::new(max_weight, self.idle_timeout),
+            refresh: self.refresh_after.map(ticks),
+            timed: AtomicBool::new(ends.iter().any(Option::is_some)),
+            budget: Budget::new(max_weight),
+            tally: Tally::new(),
+            spread: Mutex::new(()),
+            shards: (0..shards)
+                .map(|_| Shard::new(share, has_extras, idle))
+                .collect(),
         }))
+    }
+
+    fn shard_count(&self, max_weight: u64) -> Result<usize, ConfigError> {
+        let entries = self.max_entries.unwrap_or(usize::MAX);
+        let least = match self.max_entries {
+            Some(entries) => entries.div_ceil(MAX_SLOTS),
+            None => 1,
+        };
+        match self.shards {
+            Some(0) => Err(ConfigError::Zero { field: "shards" }),
+            Some(n) if n > MAX_SHARDS => Err(ConfigError::TooLarge {
+                field: "shards",
+                value: n as u64,
+                max: MAX_SHARDS as u64,
+            }),
+            Some(n) if n < least => Err(ConfigError::TooLarge {
+                field: "max_entries",
+                value: max_weight,
+                max: (n * MAX_SLOTS) as u64,
+            }),
+            Some(n) => Ok(n),
+            None => {
+                let threads = thread::available_parallelism().map_or(1, usize::from);
+                let wanted = (4 * threads).next_power_of_two().min(MAX_SHARDS);
+                let room = usize::try_from(max_weight).unwrap_or(usize::MAX);
+                // Of a weight that is not counted in entries nothing follows for their number.
+                let most = if entries == usize::MAX {
+                    wanted
+                } else {
+                    (room / LEAST_ENTRIES).max(1)
+                };
+                Ok(wanted.min(most).max(least))
+            }
+        }
     }
 
     fn bound(&self) -> Result<u64, ConfigError> {
@@ -192,6 +292,8 @@ impl<K, V, S> fmt::Debug for CacheBuilder<K, V, S> {
             .field("max_weight", &self.max_weight)
             .field("ttl", &self.ttl)
             .field("idle_timeout", &self.idle_timeout)
+            .field("refresh_after", &self.refresh_after)
+            .field("shards", &self.shards)
             .finish_non_exhaustive()
     }
 }

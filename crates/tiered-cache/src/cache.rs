@@ -4,34 +4,54 @@ use std::borrow::{Borrow, Cow};
 use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
 
-use overdrive_core::{Clock, Timestamp};
+use overdrive_core::Clock;
 
+use crate::budget::Budget;
 use crate::builder::CacheBuilder;
-use crate::flight::Flight;
-use crate::garbage::Garbage;
-use crate::options::{EntryOptions, Tag, Ttl};
+use crate::entry::Tick;
+use crate::garbage::{Cause, Garbage, Listener};
+use crate::index::MAX_SLOTS;
+use crate::options::{EntryOptions, Ttl};
+use crate::put::{Begun, Put, Value};
 use crate::rejected::Rejected;
-use crate::stats::CacheStats;
-use crate::store::{New, Store};
-use crate::table::Table;
+use crate::slots::{Left, Share};
+use crate::state::{Shard, State};
+use crate::tally::Tally;
 
-/// Values by key in bounded memory: the least recently used goes first, the expired never shows.
-/// Clones are handles of the same cache.
+/// Values by key in bounded memory: those that are used often and lately stay, the expired never
+/// show. Clones are handles of the same cache.
 ///
-/// One lock guards it all, so threads that use it at once wait for each other. Each operation
-/// takes constant time under it, but for those that say otherwise. An entry costs some hundred
-/// bytes apart from its key and value.
+/// # Order
+/// New entries pass a small window, first in, first out. At its end those stay that were used in
+/// it, or came back shortly after they had been turned away, or came more often lately than what
+/// would have to go for them. The others stay as long as they are used, and as nothing better
+/// comes. After S3-FIFO (Yang, Zhang, Qiu, Yue, Rashmi, SOSP 2023) and TinyLFU (Einziger,
+/// Friedman, Manes, ACM ToS 2017). A value that was just stored is always there.
 ///
-/// Expired entries are dropped when they are met, evicted in their turn, or by
-/// [`purge_expired`](Self::purge_expired). The bound holds at any time, them included.
+/// # Bound
+/// The entries never weigh more than they may, not for an instant, expired ones included. All
+/// shards share one bound: an entry may take the room that other shards do not use.
 ///
-/// Under the lock only `Eq` of keys and `Clone` of values (in `retain` of keys too) run: they must
-/// not use this cache. A panic in them reaches the caller and changes nothing. Hashing, weighing,
-/// making and dropping happen outside of it; a panic in the `Drop` of a value that leaves the
-/// cache is caught.
+/// # Cost
+/// A look-up hashes once, takes its shard's lock for reading, and counts where no other thread
+/// does; the entry is written by its first three uses only. Insertions and removals take the lock of one
+/// shard for writing, an insertion that needs much room those of others one after the other. All
+/// take constant time, amortised, but for those that say otherwise. An entry costs some 28 bytes
+/// apart from its key and value; 24 more with a weigher, `idle_timeout` or `refresh_after`.
+///
+/// # Time
+/// Expired entries are dropped when they are met, evicted before others, and looked for, two slots
+/// with each insertion; or all at once by [`purge_expired`](Self::purge_expired). Times are kept
+/// in steps of 16.4 us and rounded down: a value may expire that much too early, never too late.
+/// A clock that goes back lengthens lives by as much.
+///
+/// # The user's code
+/// Under a lock only `Eq` of keys and `Clone` of values run (in `retain` and `iter` of keys too):
+/// they must not use this cache. A panic in them reaches the caller and changes nothing. Hashing,
+/// weighing, making, listening and dropping happen outside; a panic in the listener, or in the
+/// `Drop` of a value that leaves the cache, is caught.
 ///
 /// ```
 /// use std::time::Duration;
@@ -50,7 +70,7 @@ use crate::table::Table;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Cache<K, V, S = RandomState> {
-    inner: Arc<Inner<K, V, S>>,
+    pub(crate) inner: Arc<Inner<K, V, S>>,
 }
 
 /// What a value weighs.
@@ -61,21 +81,54 @@ pub(crate) struct Inner<K, V, S> {
     pub(crate) hasher: S,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) weigher: Option<Weigher<K, V>>,
-    pub(crate) max_weight: u64,
+    pub(crate) listener: Option<Listener<K, V>>,
     pub(crate) ttl: Ttl,
+    /// When a new value is wanted, in ticks after the old was stored.
+    pub(crate) refresh: Option<u64>,
     /// Whether any entry has, or had, an end: until then nobody needs to read the clock.
     pub(crate) timed: AtomicBool,
-    pub(crate) shared: Mutex<Shared<K, V>>,
+    pub(crate) budget: Budget,
+    pub(crate) tally: Tally,
+    /// Held by whoever makes room in other shards, and by whoever changes the bound.
+    pub(crate) spread: Mutex<()>,
+    pub(crate) shards: Box<[Shard<K, V>]>,
 }
 
-/// What the lock guards.
-pub(crate) struct Shared<K, V> {
-    pub(crate) store: Store<K, V>,
-    /// The values being made, by key. Taking one out of here does not end it, but what it makes
-    /// is not stored then.
-    pub(crate) flights: Table<K, Arc<Flight<V>>>,
-    #[cfg(test)]
-    pub(crate) guards: crate::controls::Guards,
+/// What [`Cache::lookup`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Lookup<V> {
+    /// A value.
+    Fresh(V),
+    /// A value that is older than `refresh_after`: good still, but a new one is wanted.
+    Stale(V),
+    /// None.
+    Missing,
+}
+
+/// A key's hash, in the parts that are used.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hashed {
+    pub(crate) shard: u32,
+    pub(crate) key: u32,
+}
+
+impl Hashed {
+    /// Spreads what a weak hasher has left in a few bits.
+    #[inline]
+    pub(crate) fn new(hash: u64) -> Self {
+        let wide = u128::from(hash ^ 0x2545_f491_4f6c_dd1d) * 0x9e37_79b9_7f4a_7c15;
+        let mixed = (wide as u64) ^ ((wide >> 64) as u64);
+        Self {
+            shard: (mixed >> 32) as u32,
+            key: mixed as u32,
+        }
+    }
+
+    /// As one number.
+    pub(crate) fn whole(self) -> u64 {
+        (u64::from(self.shard) << 32) | u64::from(self.key)
+    }
 }
 
 impl<K: Hash + Eq, V> Cache<K, V> {
@@ -100,10 +153,80 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Q: Hash + Eq + ?Sized,
         V: Clone,
     {
-        let (hash, now) = (self.hash(key), self.now());
-        let mut garbage = Garbage::new();
-        let mut shared = self.lock();
-        shared.store.get(hash, key, now, &mut garbage).cloned()
+        let hashed = self.hash(key);
+        self.get_hashed(hashed, key, self.now(), |value, _| value)
+    }
+
+    /// The value at the key, which counts as use, and whether a new one is wanted.
+    #[must_use]
+    pub fn lookup<Q>(&self, key: &Q) -> Lookup<V>
+    where
+        K: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+        V: Clone,
+    {
+        let found = self.get_hashed(self.hash(key), key, self.now(), |value, stale| {
+            if stale {
+                Lookup::Stale(value)
+            } else {
+                Lookup::Fresh(value)
+            }
+        });
+        found.unwrap_or(Lookup::Missing)
+    }
+
+    /// `with` gets the value and whether it is stale.
+    #[inline]
+    pub(crate) fn get_hashed<Q, R>(
+        &self,
+        hashed: Hashed,
+        key: &Q,
+        now: Tick,
+        with: impl FnOnce(V, bool) -> R,
+    ) -> Option<R>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+        V: Clone,
+    {
+        let shard = self.shard(hashed);
+        let state = shard.state.read();
+        let mut met_expired = false;
+        if let Some((slot, entry)) = state.slots.find(hashed.key, key) {
+            if state.slots.is_live(slot, entry, now) {
+                let extra = state.slots.extra(slot);
+                let is_stale = extra.is_some_and(|extra| extra.stale <= now);
+                let value = entry.value.clone();
+                entry.touch();
+                if let Some(extra) = extra {
+                    extra.touch(now);
+                }
+                drop(state);
+                self.inner.tally.hit();
+                return Some(with(value, is_stale));
+            }
+            met_expired = true;
+        }
+        drop(state);
+        self.inner.tally.miss();
+        if met_expired {
+            self.discard_expired(hashed, key, now);
+        }
+        None
+    }
+
+    #[cold]
+    fn discard_expired<Q>(&self, hashed: Hashed, key: &Q, now: Tick)
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let mut garbage = self.garbage();
+        let mut state = self.shard(hashed).state.write();
+        if let (_, Some(slot)) = state.find(hashed.key, key, now) {
+            let weight = state.discard(slot, Cause::Expired, &mut garbage);
+            self.inner.budget.give(weight);
+        }
     }
 
     /// Whether there is a value at the key. Neither counts as use nor in the figures.
@@ -113,12 +236,29 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let (hash, now) = (self.hash(key), self.now());
-        self.lock().store.peek(hash, key, now).is_some()
+        let (hashed, now) = (self.hash(key), self.now());
+        self.peek(hashed, key, now, |_| ()).is_some()
     }
 
-    /// Stores the value, and gives the one that it replaces. Evicts the least recently used
-    /// entries until there is room, usually one.
+    /// What `with` makes of the value, under the lock; this does not count as use.
+    pub(crate) fn peek<Q, R>(
+        &self,
+        hashed: Hashed,
+        key: &Q,
+        now: Tick,
+        with: impl FnOnce(&V) -> R,
+    ) -> Option<R>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let state = self.shard(hashed).state.read();
+        let (slot, entry) = state.slots.find(hashed.key, key)?;
+        (state.slots.is_live(slot, entry, now)).then(|| with(&entry.value))
+    }
+
+    /// Stores the value, and gives the one that it replaces. Evicts others until there is room,
+    /// usually one.
     ///
     /// A value being made for the key by [`get_or_insert_with`](Self::get_or_insert_with)
     /// meanwhile will not replace it.
@@ -141,33 +281,30 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         value: V,
         options: EntryOptions,
     ) -> Result<Option<V>, Rejected<K, V>> {
+        let hashed = self.hash(&key);
+        let value = self.value(&key, value, options);
+        let mut garbage = self.garbage();
+        match self.put(hashed, key, value, Begun::Now, &mut garbage) {
+            Put::Stored(old) | Put::NoLife(old) => Ok(old),
+            Put::TooHeavy(rejected) => Err(rejected),
+            // Nothing supersedes what begins now.
+            Put::Superseded => Ok(None),
+        }
+    }
+
+    /// What is to be stored, with all that is known of it before a lock is taken.
+    pub(crate) fn value(&self, key: &K, value: V, options: EntryOptions) -> Value<V> {
         let ttl = options.ttl.unwrap_or(self.inner.ttl);
-        let hash = self.hash(&key);
-        let weight = self.weigh(&key, &value);
-        let now = self.now_for(ttl);
-        let mut garbage = Garbage::new();
-        let mut shared = self.lock();
-        if let Some((key, _)) = shared.flights.remove_if(hash, &key, |_| true) {
-            garbage.push_key(key);
-        }
-        if ttl.is_zero() {
-            let old = shared.store.remove(hash, &key, now, &mut garbage);
-            garbage.push(key, value);
-            return Ok(old.map(|(key, value)| {
-                garbage.push_key(key);
-                value
-            }));
-        }
-        let new = New {
-            hash,
-            key,
+        Value {
+            weight: self.weigh(key, &value),
             value,
-            weight,
-            now,
-            expires: end(now, ttl),
-            tags: tags(options.tags),
-        };
-        self.put(&mut shared, new, &mut garbage)
+            ttl,
+            tags: if options.tags.is_empty() {
+                Box::default()
+            } else {
+                options.tags.into_boxed_slice()
+            },
+        }
     }
 
     /// Removes the entry, and gives it. A value being made for the key meanwhile is not stored.
@@ -176,105 +313,104 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         K: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let (hash, now) = (self.hash(key), self.now());
-        let mut garbage = Garbage::new();
-        let mut shared = self.lock();
-        if let Some((key, _)) = shared.flights.remove_if(hash, key, |_| true) {
+        let (hashed, now) = (self.hash(key), self.now());
+        let mut garbage = self.garbage();
+        self.take(hashed, key, now, &mut garbage, |_| true)
+    }
+
+    /// Removes the entry if `condition`, which must not be the user's, holds of it.
+    pub(crate) fn take<Q>(
+        &self,
+        hashed: Hashed,
+        key: &Q,
+        now: Tick,
+        garbage: &mut Garbage<'_, K, V>,
+        condition: impl FnOnce(&V) -> bool,
+    ) -> Option<(K, V)>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let mut state = self.shard(hashed).state.write();
+        let left = self.take_in(&mut state, hashed, key, now, garbage, condition)?;
+        drop(state);
+        garbage.tell(&left.key, &left.value, Cause::Removed);
+        Some((left.key, left.value))
+    }
+
+    /// As [`take`](Self::take), under the lock.
+    pub(crate) fn take_in<Q>(
+        &self,
+        state: &mut State<K, V>,
+        hashed: Hashed,
+        key: &Q,
+        now: Tick,
+        garbage: &mut Garbage<'_, K, V>,
+        condition: impl FnOnce(&V) -> bool,
+    ) -> Option<Left<K, V>>
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        if let Some((key, _)) = (state.flights).remove_if(hashed.whole(), key, |_| true) {
             garbage.push_key(key);
         }
-        shared.store.remove(hash, key, now, &mut garbage)
+        let (live, dead) = state.find(hashed.key, key, now);
+        if let Some(slot) = dead {
+            let weight = state.discard(slot, Cause::Expired, garbage);
+            self.inner.budget.give(weight);
+        }
+        let slot = live.filter(|&slot| {
+            let entry = state.slots.entry(slot);
+            entry.is_some_and(|entry| condition(&entry.value))
+        })?;
+        let left = state.detach(slot, Cause::Removed)?;
+        self.inner.budget.give(left.weight);
+        Some(left)
     }
 
     /// Removes all entries with that tag, and says how many. Linear in them.
     pub fn invalidate_tag(&self, tag: &str) -> usize {
-        let mut garbage = Garbage::new();
-        self.lock().store.remove_tagged(tag, &mut garbage)
+        let mut garbage = self.garbage();
+        self.take_tagged(tag, &mut garbage)
     }
 
-    /// Removes the entries of which `keep` says false, and says how many.
-    ///
-    /// `keep` sees copies, outside of the lock; an entry that is replaced meanwhile stays. Linear
-    /// in the entries. Values being made meanwhile are not asked about.
-    ///
-    /// # Panics
-    /// If `keep` does; nothing is removed then.
-    pub fn retain(&self, mut keep: impl FnMut(&K, &V) -> bool) -> usize
-    where
-        K: Clone,
-        V: Clone,
-    {
-        let now = self.now();
-        let entries = self.lock().store.snapshot(now);
-        let gone: Vec<_> = entries
-            .iter()
-            .filter(|(_, key, value)| !keep(key, value))
-            .map(|(at, ..)| *at)
-            .collect();
-        let mut garbage = Garbage::new();
-        let mut shared = self.lock();
-        let removed = gone
-            .into_iter()
-            .filter(|&at| shared.store.remove_exact(at, &mut garbage));
-        removed.count()
+    pub(crate) fn take_tagged(&self, tag: &str, garbage: &mut Garbage<'_, K, V>) -> usize {
+        let discard = |shard: &Shard<K, V>| {
+            let (n, weight) = shard.state.write().discard_tagged(tag, garbage);
+            self.inner.budget.give(weight);
+            n
+        };
+        self.inner.shards.iter().map(discard).sum()
     }
 
     /// Removes everything. Linear in the entries. Values being made meanwhile are not stored.
     pub fn clear(&self) {
-        let mut garbage = Garbage::new();
-        let mut shared = self.lock();
-        for (key, _) in shared.flights.take_all(|_| true) {
-            garbage.push_key(key);
+        let mut garbage = self.garbage();
+        self.take_all(&mut garbage);
+    }
+
+    pub(crate) fn take_all(&self, garbage: &mut Garbage<'_, K, V>) {
+        for shard in &self.inner.shards {
+            let mut state = shard.state.write();
+            for (key, _) in state.flights.take_all(|_| true) {
+                garbage.push_key(key);
+            }
+            let weight = state.clear(garbage);
+            self.inner.budget.give(weight);
         }
-        shared.store.clear(&mut garbage);
     }
 
-    /// Drops the expired entries, and says how many. Linear in all entries.
-    pub fn purge_expired(&self) -> usize {
-        let now = self.now();
-        let mut garbage = Garbage::new();
-        self.lock().store.purge(now, &mut garbage)
+    #[inline]
+    pub(crate) fn hash<Q: Hash + ?Sized>(&self, key: &Q) -> Hashed {
+        Hashed::new(self.inner.hasher.hash_one(key))
     }
 
-    /// How many entries it holds, expired ones that nobody has met yet included.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.lock().store.len()
-    }
-
-    /// Whether it holds none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// What the entries weigh; without a weigher, one each.
-    #[must_use]
-    pub fn weight(&self) -> u64 {
-        self.lock().store.weight()
-    }
-
-    /// What they may weigh at most.
-    #[must_use]
-    pub fn max_weight(&self) -> u64 {
-        self.inner.max_weight
-    }
-
-    /// The name it was given.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.inner.name
-    }
-
-    /// Its figures. Takes the lock.
-    #[must_use]
-    pub fn stats(&self) -> CacheStats {
-        let shared = self.lock();
-        let store = &shared.store;
-        CacheStats::new(store.counts, store.len(), store.weight())
-    }
-
-    pub(crate) fn hash<Q: Hash + ?Sized>(&self, key: &Q) -> u64 {
-        self.inner.hasher.hash_one(key)
+    #[inline]
+    pub(crate) fn shard(&self, hashed: Hashed) -> &Shard<K, V> {
+        let shards = &self.inner.shards;
+        let at = (u64::from(hashed.shard) * shards.len() as u64) >> 32;
+        &shards[at as usize]
     }
 
     /// At least one, so that the bound on the weight bounds the entries too.
@@ -287,86 +423,45 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///
     /// An entry stored after this call, on the very first of the ends, counts as live: it was
     /// stored later than "now".
-    pub(crate) fn now(&self) -> Timestamp {
+    #[inline]
+    pub(crate) fn now(&self) -> Tick {
         if self.inner.timed.load(Ordering::Relaxed) {
-            self.inner.clock.now()
+            Tick::now(self.inner.clock.now())
         } else {
-            Timestamp::ZERO
+            Tick::ZERO
         }
     }
 
-    /// The time for an entry that is to live so long.
-    pub(crate) fn now_for(&self, ttl: Ttl) -> Timestamp {
-        if matches!(ttl, Ttl::After(_)) {
-            self.inner.timed.store(true, Ordering::Relaxed);
+    pub(crate) fn garbage(&self) -> Garbage<'_, K, V> {
+        Garbage::new(self.inner.listener.as_ref())
+    }
+}
+
+impl<K, V, S> Inner<K, V, S> {
+    /// What part of the bound a shard has.
+    pub(crate) fn share(max: u64, shards: usize, weighted: bool) -> Share {
+        let weight = max.div_ceil(shards as u64);
+        Share {
+            weight,
+            entries: if weighted {
+                MAX_SLOTS
+            } else {
+                usize::try_from(weight).unwrap_or(MAX_SLOTS)
+            },
         }
-        self.now()
-    }
-
-    pub(crate) fn default_ttl(&self) -> Ttl {
-        self.inner.ttl
-    }
-
-    pub(crate) fn lock(&self) -> MutexGuard<'_, Shared<K, V>> {
-        // Only `Eq` and `Clone` can panic under it, before anything is changed.
-        let shared = self.inner.shared.lock();
-        shared.unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Stores it if it is not too heavy.
-    pub(crate) fn put(
-        &self,
-        shared: &mut Shared<K, V>,
-        new: New<K, V>,
-        garbage: &mut Garbage<K, V>,
-    ) -> Result<Option<V>, Rejected<K, V>> {
-        if new.weight <= self.inner.max_weight {
-            return Ok(shared.store.insert(new, garbage));
-        }
-        let store = &mut shared.store;
-        store.counts.rejected += 1;
-        let old = store.remove(new.hash, &new.key, new.now, garbage);
-        if let Some((key, value)) = old {
-            garbage.push(key, value);
-        }
-        Err(Rejected::TooHeavy {
-            key: new.key,
-            value: new.value,
-            weight: new.weight,
-            max: self.inner.max_weight,
-        })
     }
 }
 
-pub(crate) fn end(now: Timestamp, ttl: Ttl) -> Timestamp {
-    match ttl {
-        Ttl::After(duration) => now.saturating_add(duration),
-        Ttl::Forever => Timestamp::MAX,
-    }
-}
-
-pub(crate) fn tags(tags: Vec<Tag>) -> Box<[Tag]> {
-    tags.into_boxed_slice()
-}
-
-impl<K, V> Shared<K, V>
-where
-    K: Eq,
-{
-    pub(crate) fn new(max_weight: u64, idle: Option<Duration>) -> Mutex<Self> {
-        Mutex::new(Self {
-            store: Store::new(max_weight, idle),
-            flights: Table::default(),
-            #[cfg(test)]
-            guards: crate::controls::Guards::default(),
-        })
-    }
-}
-
-impl<K, V> Drop for Shared<K, V> {
+impl<K, V, S> Drop for Inner<K, V, S> {
     fn drop(&mut self) {
-        // So that a panic in the destructor of one entry does not cost the others theirs.
-        self.store.abandon();
+        // One by one, so that a panic in the destructor of one entry does not cost the others
+        // theirs. The listener hears of what leaves a cache, not of the end of a cache.
+        let mut garbage = Garbage::new(None);
+        for shard in &mut self.shards {
+            for (key, value) in shard.state.get_mut().slots.clear() {
+                garbage.push(key, value, Cause::Removed);
+            }
+        }
     }
 }
 
@@ -381,7 +476,7 @@ impl<K, V, S> fmt::Debug for Cache<K, V, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Cache")
             .field("name", &self.inner.name)
-            .field("max_weight", &self.inner.max_weight)
+            .field("max_weight", &self.inner.budget.max())
             .finish_non_exhaustive()
     }
 }

@@ -35,7 +35,7 @@ fn is<T: PartialEq + std::fmt::Debug>(found: T, expected: T) -> Result<(), Strin
 fn a_value_made_before_a_removal_is_stored_only_without_the_fence() {
     guarded(1, |guard| {
         let cache = Cache::builder().max_entries(1).build().unwrap();
-        cache.lock().guards.fence = guard;
+        cache.inner.shards[0].state.write().guards.fence = guard;
         cache.get_or_insert_with(1, || {
             assert_eq!(cache.remove(&1), None);
             "old"
@@ -48,7 +48,7 @@ fn a_value_made_before_a_removal_is_stored_only_without_the_fence() {
 fn a_value_is_made_twice_only_without_sharing() {
     guarded(1, |guard| {
         let cache = Cache::builder().max_entries(1).build().unwrap();
-        cache.lock().guards.sharing = guard;
+        cache.inner.shards[0].state.write().guards.sharing = guard;
         let (gate, calls) = (Gate::new(), AtomicUsize::new(0));
         thread::scope(|scope| {
             scope.spawn(|| {

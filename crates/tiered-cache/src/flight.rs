@@ -1,214 +1,155 @@
-//! Values that are made once, whoever asks for them meanwhile.
+//! Values being made, and those who wait for them.
 
-use std::convert::Infallible;
-use std::hash::{BuildHasher, Hash};
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::thread::{self, ThreadId};
 
-use overdrive_core::unwind::survive;
-
-use crate::cache::{Cache, end};
-use crate::garbage::Garbage;
-use crate::store::New;
-
-/// A value being made by a thread.
+/// A value being made.
 pub(crate) struct Flight<V> {
-    maker: ThreadId,
+    /// The thread that blocks until it is made, if one does.
+    maker: Option<ThreadId>,
     state: Mutex<State<V>>,
     ended: Condvar,
 }
 
 enum State<V> {
-    Running,
+    /// Tasks that wait have a place here.
+    Running(Vec<Option<Waker>>),
     Made(V),
-    /// The maker failed or panicked: the next one tries.
+    /// The maker failed, panicked or went away: the next one tries.
     GivenUp,
 }
 
 impl<V> Flight<V> {
+    pub(crate) fn new(maker: Option<ThreadId>) -> Self {
+        Self {
+            maker,
+            state: Mutex::new(State::Running(Vec::new())),
+            ended: Condvar::new(),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State<V>> {
-        // Only a value's `Clone` can panic under it, which changes nothing.
+        // Only a value's or a waker's `Clone` can panic under it, which changes nothing.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What became of it; `None` if nothing.
-    fn wait(&self) -> Option<V>
+    pub(crate) fn made(&self, value: V) {
+        self.end(State::Made(value));
+    }
+
+    pub(crate) fn give_up(&self) {
+        self.end(State::GivenUp);
+    }
+
+    /// Only its first end counts.
+    fn end(&self, end: State<V>) {
+        let mut state = self.lock();
+        if !matches!(*state, State::Running(_)) {
+            drop(state);
+            drop(end);
+            return;
+        }
+        let before = std::mem::replace(&mut *state, end);
+        drop(state);
+        self.ended.notify_all();
+        if let State::Running(wakers) = before {
+            for waker in wakers.into_iter().flatten() {
+                overdrive_core::unwind::survive(|| waker.wake());
+            }
+        }
+    }
+}
+
+/// Waits for a value that another one makes; from [`Reserve::Busy`](crate::Reserve::Busy).
+///
+/// As a future, and blocking: [`wait_blocking`](Self::wait_blocking). Both give `None` if the value
+/// was not made after all; who wants it asks again then.
+///
+/// # Cancel safety
+/// It can be dropped at any time.
+#[must_use = "it waits only when it is awaited"]
+pub struct Pending<V> {
+    flight: Arc<Flight<V>>,
+    /// Its place among those to wake.
+    place: Option<usize>,
+}
+
+impl<V> Pending<V> {
+    pub(crate) fn new(flight: Arc<Flight<V>>) -> Self {
+        Self {
+            flight,
+            place: None,
+        }
+    }
+
+    /// Blocks until the value is made, or given up.
+    ///
+    /// # Panics
+    /// If this very thread makes it, and would wait for itself.
+    #[must_use]
+    pub fn wait_blocking(self) -> Option<V>
     where
         V: Clone,
     {
         assert!(
-            self.maker != thread::current().id(),
+            self.flight.maker != Some(thread::current().id()),
             "the value for this key is being made by this thread, which would wait for itself"
         );
-        let running = |state: &mut State<V>| matches!(state, State::Running);
-        let state = self.ended.wait_while(self.lock(), running);
+        let running = |state: &mut State<V>| matches!(state, State::Running(_));
+        let state = self.flight.ended.wait_while(self.flight.lock(), running);
         match &*state.unwrap_or_else(PoisonError::into_inner) {
             State::Made(value) => Some(value.clone()),
-            State::Running | State::GivenUp => None,
+            State::Running(_) | State::GivenUp => None,
         }
-    }
-
-    fn end(&self, state: State<V>) {
-        *self.lock() = state;
-        self.ended.notify_all();
     }
 }
 
-impl<K: Hash + Eq + Clone, V: Clone, S: BuildHasher> Cache<K, V, S> {
-    /// The value at the key, which `init` makes if there is none. Of all who ask meanwhile only
-    /// one runs its `init`, on its own thread; the others block until it is done, and get the
-    /// same value.
-    ///
-    /// An insertion, a removal or a [`clear`](Self::clear) that comes while `init` runs wins: its
-    /// value is returned, but not stored, and whoever asks after that runs its own.
-    ///
-    /// A value too heavy for the cache is returned, and not stored.
-    ///
-    /// # Panics
-    /// With the panic of `init` or of the weigher: then one of the others runs its own. If `init` asks for the very
-    /// key that it makes. Two `init`s that wait for each other's keys wait for ever.
-    pub fn get_or_insert_with(&self, key: K, init: impl FnOnce() -> V) -> V {
-        let made: Result<V, Infallible> = self.try_get_or_insert_with(key, || Ok(init()));
-        match made {
-            Ok(value) => value,
-            Err(never) => match never {},
-        }
-    }
+impl<V: Clone> Future for Pending<V> {
+    type Output = Option<V>;
 
-    /// As [`get_or_insert_with`](Self::get_or_insert_with), with an `init` that can fail.
-    ///
-    /// # Errors
-    /// That of this caller's own `init`; then one of the others, if there are any, runs its own.
-    ///
-    /// # Panics
-    /// As [`get_or_insert_with`](Self::get_or_insert_with).
-    pub fn try_get_or_insert_with<E>(
-        &self,
-        key: K,
-        init: impl FnOnce() -> Result<V, E>,
-    ) -> Result<V, E> {
-        let hash = self.hash(&key);
-        let making = loop {
-            let flight = match self.find_or_start(hash, &key) {
-                Found::Value(value) => return Ok(value),
-                Found::Mine(flight) => break flight,
-                Found::Flight(flight) => flight,
-            };
-            if let Some(value) = flight.wait() {
-                return Ok(value);
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<V>> {
+        let this = &mut *self;
+        let waker = cx.waker().clone();
+        let mut unused = None;
+        let mut state = this.flight.lock();
+        let poll = match &mut *state {
+            State::Made(value) => Poll::Ready(Some(value.clone())),
+            State::GivenUp => Poll::Ready(None),
+            State::Running(wakers) => {
+                let place = *this.place.get_or_insert_with(|| {
+                    wakers.push(None);
+                    wakers.len() - 1
+                });
+                unused = wakers[place].replace(waker);
+                Poll::Pending
             }
         };
-        let making = Making {
-            cache: self,
-            hash,
-            key,
-            flight: making,
-        };
-        let value = init()?;
-        making.store(value.clone());
-        if Arc::strong_count(&making.flight) > 1 {
-            making.flight.end(State::Made(value.clone()));
-        }
-        Ok(value)
-    }
-
-    fn find_or_start(&self, hash: u64, key: &K) -> Found<V> {
-        let now = self.now();
-        let for_table = key.clone();
-        let mut garbage = Garbage::new();
-        let mut shared = self.lock();
-        if let Some(value) = shared.store.get(hash, key, now, &mut garbage) {
-            let value = value.clone();
-            garbage.push_key(for_table);
-            return Found::Value(value);
-        }
-        let flight = shared.flights.get(hash, key).cloned();
-        #[cfg(test)]
-        let flight = flight.filter(|_| shared.guards.sharing.is_in_place());
-        if let Some(flight) = flight {
-            garbage.push_key(for_table);
-            return Found::Flight(flight);
-        }
-        let flight = Arc::new(Flight {
-            maker: thread::current().id(),
-            state: Mutex::new(State::Running),
-            ended: Condvar::new(),
-        });
-        shared.flights.insert(hash, for_table, Arc::clone(&flight));
-        Found::Mine(flight)
-    }
-}
-
-enum Found<V> {
-    Value(V),
-    Mine(Arc<Flight<V>>),
-    Flight(Arc<Flight<V>>),
-}
-
-/// Ends its flight, whatever happens.
-struct Making<'a, K: Hash + Eq, V, S: BuildHasher> {
-    cache: &'a Cache<K, V, S>,
-    hash: u64,
-    key: K,
-    flight: Arc<Flight<V>>,
-}
-
-impl<K: Hash + Eq + Clone, V, S: BuildHasher> Making<'_, K, V, S> {
-    /// Stores the value, unless the flight was taken out of the table meanwhile.
-    fn store(&self, value: V) {
-        let (cache, hash, key) = (self.cache, self.hash, self.key.clone());
-        let ttl = cache.default_ttl();
-        let weight = cache.weigh(&key, &value);
-        let now = cache.now_for(ttl);
-        let mut garbage = Garbage::new();
-        let mut unused = Garbage::new();
-        let mut shared = cache.lock();
-        let mine = |flight: &Arc<Flight<V>>| Arc::ptr_eq(flight, &self.flight);
-        let row = shared.flights.remove_where(hash, mine);
-        let superseded = row.is_none();
-        #[cfg(test)]
-        let superseded = superseded && shared.guards.fence.is_in_place();
-        if let Some((old, _)) = row {
-            garbage.push_key(old);
-        }
-        if superseded {
-            garbage.push(key, value);
-            return;
-        }
-        let new = New {
-            hash,
-            key,
-            value,
-            weight,
-            now,
-            expires: end(now, ttl),
-            tags: Box::default(),
-        };
-        match cache.put(&mut shared, new, &mut garbage) {
-            Ok(Some(old)) => unused.push((), old),
-            Ok(None) => {}
-            Err(rejected) => {
-                let (key, value) = rejected.into_inner();
-                garbage.push(key, value);
-            }
-        }
-    }
-}
-
-impl<K: Hash + Eq, V, S: BuildHasher> Drop for Making<'_, K, V, S> {
-    fn drop(&mut self) {
-        // No panic of the user's may come between here and those who wait.
-        let mine = |flight: &Arc<Flight<V>>| Arc::ptr_eq(flight, &self.flight);
-        let row = {
-            let mut shared = self.cache.lock();
-            shared.flights.remove_where(self.hash, mine)
-        };
-        survive(|| drop(row));
-        let mut state = self.flight.lock();
-        if let State::Running = *state {
-            *state = State::GivenUp;
-        }
         drop(state);
-        self.flight.ended.notify_all();
+        drop(unused);
+        poll
+    }
+}
+
+impl<V> Unpin for Pending<V> {}
+
+impl<V> Drop for Pending<V> {
+    fn drop(&mut self) {
+        let Some(place) = self.place else { return };
+        let mut state = self.flight.lock();
+        let waker = match &mut *state {
+            State::Running(wakers) => wakers[place].take(),
+            _ => None,
+        };
+        drop(state);
+        overdrive_core::unwind::survive(|| drop(waker));
+    }
+}
+
+impl<V> std::fmt::Debug for Pending<V> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pending").finish_non_exhaustive()
     }
 }

@@ -1,53 +1,110 @@
-//! What is dropped once no lock is held.
+//! What left the cache: told to the listener and dropped once no lock is held.
 
 use std::mem;
 
 use overdrive_core::unwind::survive;
 
-/// Keys and values that left the cache. Make it before the lock is taken, so that it is dropped
-/// after the lock is released. A panic in a destructor costs that value's destructor alone.
-pub(crate) struct Garbage<K, V> {
-    /// Usually there is one at most; it needs no allocation.
-    first: Option<(K, V)>,
-    more: Vec<(K, V)>,
-    keys: Vec<K>,
+use crate::slots::Left;
+
+/// Why an entry left the cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Cause {
+    /// To make room for others.
+    Evicted,
+    /// Its time was over, and somebody came by.
+    Expired,
+    /// By `remove`, `remove_if`, `retain`, `invalidate_tag` or `clear`; by a value of its key that
+    /// was not stored.
+    Removed,
+    /// Another value took its place.
+    Replaced,
 }
 
-impl<K, V> Garbage<K, V> {
-    pub(crate) fn new() -> Self {
+/// What is told of entries that left.
+pub(crate) type Listener<K, V> = Box<dyn Fn(&K, &V, Cause) + Send + Sync>;
+
+/// Entries that left, and keys and values that never were entries. Make it before a lock is taken,
+/// so that it is dropped after the lock is released. A panic in a destructor or in the listener
+/// costs that call alone.
+pub(crate) struct Garbage<'a, K, V> {
+    listener: Option<&'a Listener<K, V>>,
+    /// Usually there is one at most; it needs no allocation.
+    first: Option<(K, V, Cause)>,
+    more: Vec<(K, V, Cause)>,
+    keys: Vec<K>,
+    values: Vec<V>,
+}
+
+impl<'a, K, V> Garbage<'a, K, V> {
+    #[inline]
+    pub(crate) fn new(listener: Option<&'a Listener<K, V>>) -> Self {
         Self {
+            listener,
             first: None,
             more: Vec::new(),
             keys: Vec::new(),
+            values: Vec::new(),
         }
     }
 
-    pub(crate) fn push(&mut self, key: K, value: V) {
-        if self.first.is_none() {
-            self.first = Some((key, value));
+    #[inline]
+    pub(crate) fn push(&mut self, key: K, value: V, cause: Cause) {
+        if !mem::needs_drop::<(K, V)>() && self.listener.is_none() {
+            // Nobody would notice.
+        } else if self.first.is_none() {
+            self.first = Some((key, value, cause));
         } else {
-            self.more.push((key, value));
+            self.more.push((key, value, cause));
+        }
+    }
+
+    pub(crate) fn push_left(&mut self, left: Option<Left<K, V>>, cause: Cause) {
+        if let Some(left) = left {
+            self.push(left.key, left.value, cause);
         }
     }
 
     pub(crate) fn push_key(&mut self, key: K) {
-        self.keys.push(key);
+        if mem::needs_drop::<K>() {
+            self.keys.push(key);
+        }
     }
-}
 
-impl<K, V> Drop for Garbage<K, V> {
-    fn drop(&mut self) {
-        for (key, value) in self
-            .first
-            .take()
-            .into_iter()
-            .chain(mem::take(&mut self.more))
-        {
+    /// Of what never was an entry.
+    pub(crate) fn push_both(&mut self, key: K, value: V) {
+        self.push_key(key);
+        self.values.push(value);
+    }
+
+    /// Tells the listener of an entry that goes to somebody else.
+    pub(crate) fn tell(&self, key: &K, value: &V, cause: Cause) {
+        if let Some(listener) = self.listener {
+            survive(|| listener(key, value, cause));
+        }
+    }
+
+    fn empty(&mut self) {
+        let first = self.first.take();
+        for (key, value, cause) in first.into_iter().chain(mem::take(&mut self.more)) {
+            self.tell(&key, &value, cause);
             survive(|| drop(key));
             survive(|| drop(value));
         }
         for key in mem::take(&mut self.keys) {
             survive(|| drop(key));
+        }
+        for value in mem::take(&mut self.values) {
+            survive(|| drop(value));
+        }
+    }
+}
+
+impl<K, V> Drop for Garbage<'_, K, V> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.first.is_some() || !self.keys.is_empty() || !self.values.is_empty() {
+            self.empty();
         }
     }
 }

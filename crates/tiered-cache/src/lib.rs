@@ -30,14 +30,18 @@
 //! | on a write | the value is in memory, and the answer says so |
 //! | on an invalidation | memory is done, and the answer is an error |
 //! | a hit in the second tier | kept in memory for what is left of its life at most |
+//! | nothing fits in | a bound of zero is an error of `build`; a value heavier than the bound comes back |
+//! | a value gets older than `refresh_after` | one caller makes a new one, the others get the old one |
+//! | the clock goes back | lives get longer by as much |
 //! | a life of zero | not stored, and what is there removed |
 //! | a value too large for a tier | not in that tier, and what is there removed |
 //! | damaged or foreign data in the second tier, another schema | a miss, counted |
 //! | the loader fails | its error to all who wait, or a stale value if that is allowed, and still is by then |
 //!
 //! # Cost
-//! One lock for the memory tier, and a strict order of use, so each hit writes: threads that use
-//! one cache at once wait for each other. Expiry is looked at when an entry is met. Tags are an
+//! The memory tier is in shards with a lock each. A hit takes its shard's lock for reading and
+//! clones the value; an insertion takes it for writing, and evicts one entry once all is full. No
+//! thread is started, nothing is put off: an operation's work is done when it returns. Tags are an
 //! index, and their invalidation is linear in the entries that have them.
 //!
 //! Not here: word from one process to the memory of another (they are behind by `local_ttl` at
@@ -50,10 +54,20 @@
 //! |---|---|
 //! | `cache` | [`Cache`] |
 //! | `builder` | [`CacheBuilder`] and its checks |
-//! | `flight` | values made once |
-//! | `store` | entries, order of use, expiry, tags |
+//! | `put` | storing, and making room within one bound for all shards |
+//! | `change` | [`Cache::update`] and its like: the user's code on copies |
+//! | `figures` | what it holds, and has counted |
+//! | `reserve`, `flight` | values made once: [`Reserve`], [`Pending`] |
+//! | `state` | what a shard's lock guards |
+//! | `slots` | the entries of a shard, and which of them goes |
+//! | `entry` | an entry in few bytes |
+//! | `history` | how often keys came lately, and which were turned away |
+//! | `index` | from hashes to slots |
+//! | `budget` | the bound, and how much of it is taken |
+//! | `tally` | hits and misses, counted without a shared write |
 //! | `table` | a map with hashes computed outside of locks |
-//! | `garbage` | what is dropped once no lock is held |
+//! | `garbage` | [`Cause`]; what is told and dropped once no lock is held |
+//! | `filter` | `KeyFilter`, keys known to be absent |
 //! | `options`, `settings`, `stats`, `rejected` | [`EntryOptions`], [`Ttl`]; [`CacheSettings`]; [`CacheStats`]; [`Rejected`] |
 //! | `tiered` | `TieredCache` |
 //! | `tiered::control` | the fence, and loads under way |
@@ -65,26 +79,40 @@
 //! | `redis` | `RedisTier` |
 //!
 //! # Features
+//! - `bloom`: `KeyFilter`.
 //! - `tokio`: `TieredCache` and all that belongs to it.
 //! - `redis`: `RedisTier`, a second tier over Redis; needs Rust 1.88. Implies `tokio`.
 //! - `serde`: settings in configuration files, and `JsonCodec`.
 
 #![forbid(unsafe_code)]
 
+mod budget;
 mod builder;
 mod cache;
+mod change;
 #[cfg(test)]
 mod controls;
+mod entry;
+mod figures;
+#[cfg(feature = "bloom")]
+mod filter;
 mod flight;
 mod garbage;
+mod history;
+mod index;
 mod options;
+mod put;
 #[cfg(feature = "redis")]
 mod redis;
 mod rejected;
+mod reserve;
 mod settings;
+mod slots;
+mod state;
 mod stats;
-mod store;
+mod sync;
 mod table;
+mod tally;
 #[cfg(feature = "tokio")]
 mod tiered;
 
@@ -92,12 +120,18 @@ pub use overdrive_core::{Clock, ConfigError};
 #[cfg(feature = "tokio")]
 pub use overdrive_core::{Deadline, DrainReport, Health};
 
-pub use crate::builder::{CacheBuilder, MAX_MAX_ENTRIES, MAX_TIME};
-pub use crate::cache::Cache;
+pub use crate::builder::{CacheBuilder, MAX_MAX_ENTRIES, MAX_SHARDS, MAX_TIME};
+pub use crate::cache::{Cache, Lookup};
+pub use crate::change::Iter;
+#[cfg(feature = "bloom")]
+pub use crate::filter::{KeyFilter, KeyFilterBuilder, KeyFilterStats, MAX_FILTER_KEYS, Rebuild};
+pub use crate::flight::Pending;
+pub use crate::garbage::Cause;
 pub use crate::options::{EntryOptions, Ttl};
 #[cfg(feature = "redis")]
 pub use crate::redis::RedisTier;
 pub use crate::rejected::Rejected;
+pub use crate::reserve::{Reservation, Reserve};
 pub use crate::settings::CacheSettings;
 pub use crate::stats::CacheStats;
 #[cfg(all(feature = "tokio", feature = "serde"))]

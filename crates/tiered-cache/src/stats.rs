@@ -1,6 +1,6 @@
 //! What a cache counts.
 
-/// Counted under the cache's lock.
+/// Counted under a shard's lock, but for hits and misses.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) hits: u64,
@@ -11,6 +11,19 @@ pub(crate) struct Counts {
     pub(crate) expired: u64,
     pub(crate) removed: u64,
     pub(crate) rejected: u64,
+}
+
+impl Counts {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.hits += other.hits;
+        self.misses += other.misses;
+        self.inserted += other.inserted;
+        self.replaced += other.replaced;
+        self.evicted += other.evicted;
+        self.expired += other.expired;
+        self.removed += other.removed;
+        self.rejected += other.rejected;
+    }
 }
 
 /// A cache's figures, from [`Cache::stats`](crate::Cache::stats), as of one moment.
@@ -43,7 +56,7 @@ pub struct CacheStats {
     pub evicted: u64,
     /// Expired values dropped.
     pub expired: u64,
-    /// Values removed by `remove`, `invalidate_tag`, `retain` or `clear`, by a value of the same
+    /// Values removed by `remove`, `remove_if`, `invalidate_tag`, `retain` or `clear`, by a value of the same
     /// key that was not stored, or taken out with one.
     pub removed: u64,
     /// Values too heavy to be stored.

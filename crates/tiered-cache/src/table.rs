@@ -26,6 +26,10 @@ impl<K: Eq, T> Table<K, T> {
         row.map(|(_, _, value)| value)
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     /// The key must not be in it.
     pub(crate) fn insert(&mut self, hash: u64, key: K, value: T) {
         self.rows

@@ -8,7 +8,7 @@ use overdrive_tiered_cache::{Cache, ConfigError, EntryOptions, MAX_MAX_ENTRIES, 
 const SECOND: Duration = Duration::from_secs(1);
 
 #[test]
-fn the_least_recently_used_goes_first() {
+fn the_one_that_was_not_used_goes_first() {
     let cache = Cache::builder().max_entries(2).build().unwrap();
     cache.insert(1, "one").unwrap();
     cache.insert(2, "two").unwrap();

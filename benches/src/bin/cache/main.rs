@@ -1,10 +1,17 @@
 //! Caches against their peers.
 
+mod bloom;
+mod bytes;
+mod hits;
+mod memory;
 mod ours;
 #[cfg(feature = "cache-peers")]
 mod peers;
 mod reference;
 mod scenarios;
+mod sim;
+mod stampede;
+mod traces;
 
 use std::process::ExitCode;
 

@@ -2,27 +2,44 @@
 
 use std::time::Duration;
 
-use overdrive_tiered_cache::{Cache, TieredCache};
+use overdrive_tiered_cache::{Cache, CacheBuilder, TieredCache};
 
-use crate::scenarios::{Memory, Stampede};
+use crate::memory::{Hasher, Key, Memory, Size, Value};
+use crate::stampede::Stampede;
 
+pub(crate) const NAME: &str = "overdrive-tiered-cache";
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-impl Memory for Cache<u64, u64> {
-    fn new(capacity: usize) -> Self {
-        match Self::builder().max_entries(capacity).build() {
-            Ok(cache) => cache,
-            Err(error) => panic!("a valid capacity was refused: {error}"),
-        }
+pub(crate) type Ours<K, V> = Cache<K, V, Hasher>;
+
+pub(crate) fn builder<K: Key, V: Value>(size: Size) -> CacheBuilder<K, V, Hasher> {
+    let builder = Cache::builder().max_entries(size.capacity);
+    let builder = builder.hasher(Hasher::default());
+    match size.shards {
+        Some(shards) => builder.shards(shards),
+        None => builder,
+    }
+}
+
+pub(crate) fn build<K: Key, V: Value>(builder: CacheBuilder<K, V, Hasher>) -> Ours<K, V> {
+    match builder.build() {
+        Ok(cache) => cache,
+        Err(error) => panic!("a valid set-up was refused: {error}"),
+    }
+}
+
+impl<K: Key, V: Value> Memory<K, V> for Ours<K, V> {
+    fn new(size: Size) -> Self {
+        build(builder(size))
     }
 
-    fn get(&self, key: u64) -> Option<u64> {
-        Self::get(self, &key)
+    fn get(&self, key: &K) -> Option<V> {
+        Self::get(self, key)
     }
 
-    fn insert(&self, key: u64, value: u64) {
-        if let Err(error) = Self::insert(self, key, value) {
-            panic!("an entry was refused: {error}");
+    fn insert(&self, key: K, value: V) {
+        if Self::insert(self, key, value).is_err() {
+            panic!("an entry was refused");
         }
     }
 }
@@ -45,5 +62,23 @@ impl Stampede for TieredCache<u64, u64> {
     ) -> Option<u64> {
         let value = Self::load(&self, &key, || loader).await;
         value.ok().map(|value| *value)
+    }
+}
+
+/// The memory tier alone, without a task for the loader.
+impl Stampede for Cache<u64, u64> {
+    fn new() -> Self {
+        match Self::builder().max_entries(1_000).build() {
+            Ok(cache) => cache,
+            Err(error) => panic!("a valid set-up was refused: {error}"),
+        }
+    }
+
+    async fn load<F: Future<Output = Result<u64, ()>> + Send + 'static>(
+        self,
+        key: u64,
+        loader: F,
+    ) -> Option<u64> {
+        self.try_get_or_insert_async(key, || loader).await.ok()
     }
 }

@@ -10,10 +10,9 @@ use overdrive_core::unwind::survive;
 use overdrive_core::{Clock, Timestamp};
 use tokio::sync::watch;
 
-use crate::cache::{Cache, end};
-use crate::garbage::Garbage;
+use crate::cache::{Cache, Hashed};
 use crate::options::{Tag, Ttl};
-use crate::store::New;
+use crate::put::{Begun as Since, Put, Value};
 use crate::tiered::control::Control;
 use crate::tiered::reach::{Hit, Life, Reach};
 use crate::tiered::second::TierError;
@@ -68,7 +67,7 @@ pub(crate) struct Spare<V> {
 /// Where a value goes.
 pub(crate) struct StoreIn<'a, K> {
     pub(crate) key: &'a K,
-    pub(crate) hash: u64,
+    pub(crate) hash: Hashed,
     pub(crate) tags: &'a [Tag],
     pub(crate) begun: Begun,
 }
@@ -107,24 +106,25 @@ where
     }
 
     /// The value in memory, fresh or not.
-    pub(crate) fn retained(&self, hash: u64, key: &K) -> Option<Arc<V>> {
+    pub(crate) fn retained(&self, hash: Hashed, key: &K) -> Option<Arc<V>> {
         let now = self.memory.now();
-        let shared = self.memory.lock();
-        let held = shared.store.peek(hash, key, now);
-        held.map(|held| Arc::clone(&held.value))
+        let value = |held: &Held<V>| Arc::clone(&held.value);
+        self.memory.peek(hash, key, now, value)
     }
 
-    pub(crate) fn allows(&self, since: u64, hash: u64, tags: &[Tag]) -> bool {
+    pub(crate) fn allows(&self, since: u64, hash: Hashed, tags: &[Tag]) -> bool {
         let tags: Vec<u64> = self.hashes(tags);
-        self.control().allows(since, Some(hash), tags)
+        self.control().allows(since, Some(hash.whole()), tags)
     }
 
     fn hashes(&self, tags: &[Tag]) -> Vec<u64> {
-        tags.iter().map(|tag| self.memory.hash(&**tag)).collect()
+        tags.iter()
+            .map(|tag| self.memory.hash(&**tag).whole())
+            .collect()
     }
 
     /// Puts a value of the second tier into memory, for no longer than it lives there.
-    pub(crate) fn promote(&self, key: &K, hash: u64, hit: Hit<V>, since: u64) {
+    pub(crate) fn promote(&self, key: &K, hash: Hashed, hit: Hit<V>, since: u64) {
         let place = StoreIn {
             key,
             hash,
@@ -175,7 +175,6 @@ where
             kept
         };
         let ttl = retained.map_or(Ttl::Forever, Ttl::After);
-        let now = self.memory.now_for(ttl);
         let held = Held {
             value,
             fresh_until: local.map_or(Timestamp::MAX, |local| {
@@ -185,24 +184,16 @@ where
         let weight = self.memory.weigh(key, &held);
         let hashes = self.hashes(tags);
         let is_zero = fresh == Some(Duration::ZERO);
-        let new = New {
-            hash,
-            key: key.clone(),
-            value: held,
-            weight,
-            now,
-            expires: end(now, ttl),
-            tags: tags.into(),
-        };
-        let mut garbage = Garbage::new();
-        let mut replaced = None;
-        let mut rejected = None;
+        let for_memory = key.clone();
+        let tags = tags.into();
+        let now = self.memory.now();
+        let mut garbage = self.memory.garbage();
         let mut control = self.control();
         let (allowed, superseded) = match begun {
-            Begun::Load(since) => (control.allows(since, Some(hash), hashes), None),
+            Begun::Load(since) => (control.allows(since, Some(hash.whole()), hashes), None),
             Begun::Insertion(since) => {
                 let allowed = control.allows(since, None, hashes);
-                (allowed, control.supersede_key(hash, key))
+                (allowed, control.supersede_key(hash.whole(), key))
             }
         };
         if !allowed && matches!(begun, Begun::Load(_)) {
@@ -210,12 +201,11 @@ where
             self.counts.up(Count::Superseded);
             return None;
         }
-        let mut memory = self.memory.lock();
         if is_zero || !allowed {
-            let old = memory.store.remove(hash, key, now, &mut garbage);
-            drop((memory, control));
+            let old = self.memory.take(hash, key, now, &mut garbage, |_| true);
+            drop(control);
             survive(|| drop(old));
-            survive(|| drop(new));
+            survive(|| drop((for_memory, held)));
             survive(|| drop(superseded));
             if !allowed {
                 self.counts.up(Count::Superseded);
@@ -223,26 +213,27 @@ where
             }
             return Some(false);
         }
-        let put = self.memory.put(&mut memory, new, &mut garbage);
-        drop((memory, control));
-        match put {
-            Ok(old) => replaced = old,
-            Err(error) => rejected = Some(error),
-        }
-        let stored = rejected.is_none();
-        survive(|| drop(replaced));
-        survive(|| drop(rejected));
+        let value = Value {
+            value: held,
+            weight,
+            ttl,
+            tags,
+        };
+        let put = (self.memory).put(hash, for_memory, value, Since::Now, &mut garbage);
+        drop(control);
+        let stored = matches!(put, Put::Stored(_));
+        survive(|| drop(put));
         survive(|| drop(superseded));
         Some(stored)
     }
 
     /// Takes the key out of memory, and out of the reach of what was begun before.
-    pub(crate) fn forget(&self, key: &K, hash: u64) {
+    pub(crate) fn forget(&self, key: &K, hash: Hashed) {
         let now = self.memory.now();
-        let mut garbage = Garbage::new();
+        let mut garbage = self.memory.garbage();
         let mut control = self.control();
-        let superseded = control.supersede_key(hash, key);
-        let old = (self.memory.lock().store).remove(hash, key, now, &mut garbage);
+        let superseded = control.supersede_key(hash.whole(), key);
+        let old = self.memory.take(hash, key, now, &mut garbage, |_| true);
         drop(control);
         survive(|| drop(old));
         survive(|| drop(superseded));
@@ -250,35 +241,33 @@ where
 
     /// Ends what was begun before a value got to the second tier, and any value in memory that is
     /// not it.
-    pub(crate) fn settle(&self, key: &K, hash: u64, value: &Arc<V>) {
+    pub(crate) fn settle(&self, key: &K, hash: Hashed, value: &Arc<V>) {
         let now = self.memory.now();
-        let mut garbage = Garbage::new();
+        let mut garbage = self.memory.garbage();
         let mut control = self.control();
-        let superseded = control.supersede_key(hash, key);
-        let mut memory = self.memory.lock();
-        let held = memory.store.peek(hash, key, now);
-        let other = held.is_some_and(|held| !Arc::ptr_eq(&held.value, value));
-        let old = other.then(|| memory.store.remove(hash, key, now, &mut garbage));
-        drop((memory, control));
+        let superseded = control.supersede_key(hash.whole(), key);
+        let is_other = |held: &Held<V>| !Arc::ptr_eq(&held.value, value);
+        let old = (self.memory).take(hash, key, now, &mut garbage, is_other);
+        drop(control);
         survive(|| drop(old));
         survive(|| drop(superseded));
     }
 
     pub(crate) fn forget_tag(&self, tag: &str) {
-        let hash = self.memory.hash(tag);
-        let mut garbage = Garbage::new();
+        let hash = self.memory.hash(tag).whole();
+        let mut garbage = self.memory.garbage();
         let mut control = self.control();
         let superseded = control.supersede_tag(hash, tag);
-        self.memory.lock().store.remove_tagged(tag, &mut garbage);
+        self.memory.take_tagged(tag, &mut garbage);
         drop(control);
         survive(|| drop(superseded));
     }
 
     pub(crate) fn forget_all(&self) {
-        let mut garbage = Garbage::new();
+        let mut garbage = self.memory.garbage();
         let mut control = self.control();
         let superseded = control.supersede_all();
-        self.memory.lock().store.clear(&mut garbage);
+        self.memory.take_all(&mut garbage);
         drop(control);
         survive(|| drop(superseded));
     }

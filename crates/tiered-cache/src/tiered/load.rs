@@ -14,10 +14,11 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::cache::Hashed;
 use crate::options::{EntryOptions, Ttl};
 use crate::tiered::control::Flight;
 use crate::tiered::error::LoadError;
-use crate::tiered::inner::{Begun, Inner, Spare, StoreIn};
+use crate::tiered::inner::{Begun, Held, Inner, Spare, StoreIn};
 use crate::tiered::reach::{Limit, Read, Versions};
 use crate::tiered::second::TierError;
 use crate::tiered::stats::Count;
@@ -121,17 +122,16 @@ where
         if self.closed.load(Ordering::Acquire) {
             return Joined::Closed;
         }
-        let flight = control.flights.get(hash, key);
+        let flight = control.flights.get(hash.whole(), key);
         #[cfg(test)]
         let flight = flight.filter(|_| control.guards.sharing.is_in_place());
         if let Some(flight) = flight {
             return Joined::Waiting(flight.outcome.clone());
         }
         // A load that has just ended has stored its value before it left the table.
-        if let Some(held) = self.memory.lock().store.peek(hash, key, now) {
-            if held.is_fresh(clock) {
-                return Joined::Value(Arc::clone(&held.value));
-            }
+        let fresh = |held: &Held<V>| held.is_fresh(clock).then(|| Arc::clone(&held.value));
+        if let Some(Some(value)) = self.memory.peek(hash, key, now, fresh) {
+            return Joined::Value(value);
         }
         let (sender, outcome) = watch::channel(None);
         let id = control.next_id();
@@ -140,7 +140,7 @@ where
             tags: options.tags.clone(),
             outcome: outcome.clone(),
         };
-        control.flights.insert(hash, for_table, flight);
+        control.flights.insert(hash.whole(), for_table, flight);
         let since = control.epoch();
         // Wakes nobody: all who look wait for fewer.
         self.jobs.send_if_modified(|jobs| {
@@ -167,7 +167,7 @@ where
 {
     inner: Arc<Inner<K, V>>,
     key: K,
-    hash: u64,
+    hash: Hashed,
     id: u64,
     since: u64,
     sender: watch::Sender<Option<Outcome<V>>>,
@@ -303,7 +303,7 @@ where
         let written = async {
             let versions = versions?;
             let limit = reach.limit();
-            let turn = reach.turn(self.hash, limit).await?;
+            let turn = reach.turn(self.hash.whole(), limit).await?;
             // An invalidation that comes after this waits for its turn.
             if !self.inner.allows(self.since, self.hash, &options.tags) {
                 return Ok(false);
@@ -332,7 +332,7 @@ impl<K: Eq, V> Job<K, V> {
         let mine = |flight: &Flight<V>| flight.id == self.id;
         let row = {
             let mut control = self.inner.control();
-            control.flights.remove_where(self.hash, mine)
+            control.flights.remove_where(self.hash.whole(), mine)
         };
         survive(|| drop(row));
     }

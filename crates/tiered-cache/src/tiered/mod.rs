@@ -300,7 +300,7 @@ where
             });
         };
         let limit = reach.limit();
-        let turn = reach.turn(hash, limit).await;
+        let turn = reach.turn(hash.whole(), limit).await;
         let versions = match &turn {
             Ok(_) if ttl.is_zero() => Ok(Vec::new()),
             Ok(_) => reach.versions(&options.tags, limit).await,
@@ -348,7 +348,7 @@ where
         };
         let settled = OnDrop(|| inner.forget(key, hash));
         let limit = reach.limit();
-        let turn = reach.turn(hash, limit).await;
+        let turn = reach.turn(hash.whole(), limit).await;
         let removed = match &turn {
             Ok(turn) => reach.remove(turn, key, limit).await,
             Err(error) => Err(error.clone()),

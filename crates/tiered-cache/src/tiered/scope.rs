@@ -236,7 +236,7 @@ where
     }
 
     fn hash(&self, key: &K) -> u64 {
-        self.cache.inner.memory.hash(key)
+        self.cache.inner.memory.hash(key).whole()
     }
 
     fn lock(&self) -> MutexGuard<'_, Table<K, Seen<V>>> {

@@ -1,0 +1,308 @@
+//! Changes by the user's code, which runs on copies, outside of the locks.
+
+use std::borrow::Borrow;
+use std::collections::{HashSet, VecDeque};
+use std::fmt;
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::PoisonError;
+use std::thread;
+
+use overdrive_core::ConfigError;
+
+use crate::builder::MAX_MAX_ENTRIES;
+use crate::cache::{Cache, Hashed, Inner};
+use crate::entry::Tick;
+use crate::garbage::Cause;
+use crate::index::MAX_SLOTS;
+use crate::slots::New;
+use crate::state::Shard;
+
+impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
+    /// Changes the value at the key in place, and gives what `change` returns; `None` without a
+    /// value. What is left of its life, its tags and its place in the order stay; it is weighed
+    /// anew, and one that has become too heavy to fit in is removed.
+    ///
+    /// `change` gets a copy, outside of the lock; it is asked again if another value was stored
+    /// meanwhile. A value being made for the key meanwhile is not stored.
+    ///
+    /// # Panics
+    /// If `change` or the weigher does; nothing is changed then.
+    pub fn update<Q, R>(&self, key: &Q, mut change: impl FnMut(&mut V) -> R) -> Option<R>
+    where
+        K: Borrow<Q> + Clone,
+        Q: Hash + Eq + ?Sized,
+        V: Clone,
+    {
+        let hashed = self.hash(key);
+        loop {
+            let now = self.now();
+            let (watch, own, mut value) = self.copy(hashed, key, now)?;
+            let result = change(&mut value);
+            let weight = self.weigh(&own, &value);
+            let mut garbage = self.garbage();
+            let mut state = self.shard(hashed).state.write();
+            if !watch.end(&mut state.watches).is_empty() {
+                drop(state);
+                garbage.push_both(own, value);
+                continue;
+            }
+            let (live, _) = state.find(hashed.key, key, self.now());
+            let Some(slot) = live else {
+                drop(state);
+                garbage.push_both(own, value);
+                return None;
+            };
+            if let Some((key, _)) = (state.flights).remove_if(hashed.whole(), key, |_| true) {
+                garbage.push_key(key);
+            }
+            let old_weight = state.slots.extra(slot).map_or(1, |extra| extra.weight);
+            let lacks = weight.saturating_sub(old_weight);
+            if lacks > 0 && !self.inner.budget.take(lacks) {
+                let freed = state.discard(slot, Cause::Removed, &mut garbage);
+                self.inner.budget.give(freed);
+                drop(state);
+                garbage.push_both(own, value);
+                return Some(result);
+            }
+            self.inner.budget.give(old_weight.saturating_sub(weight));
+            let end = state.slots.entry(slot).map_or(Tick::NEVER, |e| e.end());
+            let stale = (state.slots.extra(slot)).map_or(Tick::NEVER, |extra| extra.stale);
+            let new = New {
+                key: own,
+                value,
+                hash: hashed.key,
+                end,
+                weight,
+                now,
+                stale,
+            };
+            let old = state.slots.replace(slot, new);
+            state.changed(hashed.key);
+            drop(state);
+            if let Some((key, value)) = old {
+                garbage.push(key, value, Cause::Replaced);
+            }
+            return Some(result);
+        }
+    }
+
+    /// Removes the entry if `condition` holds of its value, and gives it.
+    ///
+    /// `condition` gets a copy, outside of the lock; it is asked again if another value was stored
+    /// meanwhile.
+    ///
+    /// # Panics
+    /// If `condition` does; nothing is removed then.
+    pub fn remove_if<Q>(&self, key: &Q, mut condition: impl FnMut(&V) -> bool) -> Option<(K, V)>
+    where
+        K: Borrow<Q> + Clone,
+        Q: Hash + Eq + ?Sized,
+        V: Clone,
+    {
+        let hashed = self.hash(key);
+        loop {
+            let now = self.now();
+            let (watch, own, value) = self.copy(hashed, key, now)?;
+            let mut garbage = self.garbage();
+            let holds = condition(&value);
+            garbage.push_both(own, value);
+            let mut state = self.shard(hashed).state.write();
+            if !watch.end(&mut state.watches).is_empty() {
+                continue;
+            }
+            if !holds {
+                return None;
+            }
+            let left = self.take_in(&mut state, hashed, key, now, &mut garbage, |_| true)?;
+            drop(state);
+            garbage.tell(&left.key, &left.value, Cause::Removed);
+            return Some((left.key, left.value));
+        }
+    }
+
+    /// Copies of key and value, and the watch over them.
+    fn copy<Q>(&self, hashed: Hashed, key: &Q, now: Tick) -> Option<(Watching<'_, K, V>, K, V)>
+    where
+        K: Borrow<Q> + Clone,
+        Q: Hash + Eq + ?Sized,
+        V: Clone,
+    {
+        let shard = self.shard(hashed);
+        let mut state = shard.state.write();
+        let (live, _) = state.find(hashed.key, key, now);
+        let entry = state.slots.entry(live?)?;
+        let (key, value) = (entry.key.clone(), entry.value.clone());
+        let id = state.watches.begin(Some(hashed.key));
+        drop(state);
+        let watch = Watching {
+            shard,
+            id: Some(id),
+        };
+        Some((watch, key, value))
+    }
+
+    /// Removes the entries of which `keep` says false, and says how many.
+    ///
+    /// `keep` sees copies, outside of the lock; an entry that is replaced meanwhile stays. Linear
+    /// in the entries. Values being made meanwhile are not asked about.
+    ///
+    /// # Panics
+    /// If `keep` does; of the shard that it was asked about nothing is removed then.
+    pub fn retain(&self, mut keep: impl FnMut(&K, &V) -> bool) -> usize
+    where
+        K: Clone,
+        V: Clone,
+    {
+        let now = self.now();
+        let mut removed = 0;
+        for shard in &self.inner.shards {
+            let mut garbage = self.garbage();
+            let mut state = shard.state.write();
+            let live = state.slots.live(now);
+            let copies: Vec<(u32, K, V)> = live
+                .map(|(_, entry)| (entry.hash, entry.key.clone(), entry.value.clone()))
+                .collect();
+            let id = state.watches.begin(None);
+            drop(state);
+            let watch = Watching {
+                shard,
+                id: Some(id),
+            };
+            let gone: Vec<(u32, K)> = copies
+                .into_iter()
+                .filter_map(|(hash, key, value)| (!keep(&key, &value)).then_some((hash, key)))
+                .collect();
+            let mut state = shard.state.write();
+            let changed = watch.end(&mut state.watches);
+            for (hash, key) in gone.iter().filter(|(hash, _)| !changed.contains(hash)) {
+                if let Some((slot, _)) = state.slots.find(*hash, key) {
+                    let weight = state.discard(slot, Cause::Removed, &mut garbage);
+                    self.inner.budget.give(weight);
+                    removed += 1;
+                }
+            }
+            drop(state);
+        }
+        removed
+    }
+
+    /// Copies of all entries, in no order. Each shard is copied as of one moment, when the
+    /// iterator comes to it; this does not count as use.
+    ///
+    /// ```
+    /// # use overdrive_tiered_cache::Cache;
+    /// let cache = Cache::builder().max_entries(10).build()?;
+    /// cache.insert("a", 1)?;
+    /// assert_eq!(cache.iter().collect::<Vec<_>>(), [("a", 1)]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn iter(&self) -> Iter<'_, K, V, S>
+    where
+        K: Clone,
+        V: Clone,
+    {
+        Iter {
+            cache: self,
+            shard: 0,
+            copies: VecDeque::new(),
+        }
+    }
+
+    /// Sets what the cache may weigh at most; of a cache set up with `max_entries` the most
+    /// entries. With a lower bound it evicts until all fits in, which is done when this returns.
+    ///
+    /// # Errors
+    /// Zero; for a cache of entries more than [`MAX_MAX_ENTRIES`], or than its shards have places.
+    pub fn set_max_weight(&self, max: u64) -> Result<(), ConfigError> {
+        let inner = &self.inner;
+        let field = "max_weight";
+        if max == 0 {
+            return Err(ConfigError::Zero { field });
+        }
+        let weighted = inner.weigher.is_some();
+        let most = (inner.shards.len() * MAX_SLOTS).min(MAX_MAX_ENTRIES) as u64;
+        if !weighted && max > most {
+            return Err(ConfigError::TooLarge {
+                field,
+                value: max,
+                max: most,
+            });
+        }
+        let now = self.now();
+        let mut garbage = self.garbage();
+        let spread = inner.spread.lock();
+        let _spread = spread.unwrap_or_else(PoisonError::into_inner);
+        inner.budget.set_max(max);
+        let share = Inner::<K, V, S>::share(max, inner.shards.len(), weighted);
+        for shard in &inner.shards {
+            shard.state.write().slots.resize(share);
+        }
+        while inner.budget.taken() > max {
+            let before = inner.budget.taken();
+            for shard in &inner.shards {
+                if inner.budget.taken() <= max {
+                    break;
+                }
+                let freed = shard.state.write().evict(now, &mut garbage);
+                inner.budget.give(freed.unwrap_or(0));
+            }
+            if inner.budget.taken() == before {
+                // The rest is with those who are about to store it.
+                thread::yield_now();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A watch that ends in any case.
+struct Watching<'a, K, V> {
+    shard: &'a Shard<K, V>,
+    id: Option<u64>,
+}
+
+impl<K, V> Watching<'_, K, V> {
+    fn end(mut self, watches: &mut crate::state::Watches) -> HashSet<u32> {
+        let id = self.id.take();
+        id.map_or_else(HashSet::new, |id| watches.end(id))
+    }
+}
+
+impl<K, V> Drop for Watching<'_, K, V> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            self.shard.state.write().watches.end(id);
+        }
+    }
+}
+
+/// Copies of a cache's entries; from [`Cache::iter`].
+pub struct Iter<'a, K, V, S = RandomState> {
+    cache: &'a Cache<K, V, S>,
+    shard: usize,
+    copies: VecDeque<(K, V)>,
+}
+
+impl<K: Hash + Eq + Clone, V: Clone, S: BuildHasher> Iterator for Iter<'_, K, V, S> {
+    type Item = (K, V);
+
+    fn next(&mut self) -> Option<(K, V)> {
+        while self.copies.is_empty() {
+            let shard = self.cache.inner.shards.get(self.shard)?;
+            self.shard += 1;
+            let now = self.cache.now();
+            let state = shard.state.read();
+            let live = state.slots.live(now);
+            self.copies = live
+                .map(|(_, entry)| (entry.key.clone(), entry.value.clone()))
+                .collect();
+        }
+        self.copies.pop_front()
+    }
+}
+
+impl<K, V, S> fmt::Debug for Iter<'_, K, V, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Iter").finish_non_exhaustive()
+    }
+}
