@@ -22,7 +22,12 @@ const LIBRARIES: &[&str] = &[
     "overdrive",
 ];
 /// The crates that have loom models.
-const MODELLED: &[&str] = &["overdrive-batch", "overdrive-pool", "overdrive-ratelimit"];
+const MODELLED: &[&str] = &[
+    "overdrive-batch",
+    "overdrive-pool",
+    "overdrive-ratelimit",
+    "overdrive-tiered-cache",
+];
 /// The crates whose engines run under shuttle's random schedules.
 const SHUTTLED: &[&str] = &["overdrive-batch"];
 /// The benchmark suites; the scenarios of each compile without its peers.
@@ -35,14 +40,14 @@ const SUITES: &[&str] = &[
     "workstealing",
 ];
 /// Everything but the peers.
-const FEATURES: &str = "overdrive/batch,overdrive/cache,overdrive/pipeline,overdrive/pool,\
+const FEATURES: &str = "overdrive/batch,overdrive/bloom,overdrive/cache,overdrive/pipeline,overdrive/pool,\
     overdrive/ratelimit,overdrive/workstealing,overdrive/metrics,overdrive/redis,overdrive/serde,\
     overdrive/tokio,overdrive/tower,overdrive/tracing,\
     overdrive-batch/metrics,overdrive-batch/serde,overdrive-batch/tokio,overdrive-batch/tracing,\
     overdrive-pipeline/serde,overdrive-pool/serde,\
     overdrive-ratelimit/governor,overdrive-ratelimit/metrics,overdrive-ratelimit/redis,\
     overdrive-ratelimit/serde,overdrive-ratelimit/tokio,overdrive-ratelimit/tower,\
-    overdrive-remote/serde,overdrive-testkit/tokio,overdrive-tiered-cache/redis,\
+    overdrive-remote/serde,overdrive-testkit/tokio,overdrive-tiered-cache/bloom,overdrive-tiered-cache/redis,\
     overdrive-tiered-cache/serde,overdrive-tiered-cache/tokio,overdrive-workstealing/serde,\
     overdrive-benches/batch,overdrive-benches/cache,overdrive-benches/pipeline,\
     overdrive-benches/pool,overdrive-benches/ratelimit,overdrive-benches/workstealing";
