@@ -24,7 +24,7 @@ use crate::tsc::{ClockSource, TscClock};
 /// [`ignore`](AdaptivePermit::ignore), or a drop, neither. Clones are handles to the same limit.
 ///
 /// A permit costs two readings of the clock and a lock more than one of [`ConcurrencyLimit`]; a
-/// measurement for which the lock is not free is left out, an overload never. Nothing runs in the
+/// measurement for which the lock is not free is left out, its success and an overload never. Nothing runs in the
 /// background: the end of a permit ends a window.
 ///
 /// ```
@@ -51,6 +51,8 @@ struct Inner<C> {
     min_samples: u64,
     overload_share: f64,
     overloads: AtomicU64,
+    /// Successes whose measurement was left out: they count for the share of overloads.
+    unmeasured: AtomicU64,
     sampled: Mutex<Sampled>,
 }
 
@@ -154,6 +156,7 @@ impl<C: Clock> Inner<C> {
     fn sample(&self, started: Timestamp, in_flight: usize) {
         let now = self.clock.now();
         let Ok(mut sampled) = self.sampled.try_lock() else {
+            self.unmeasured.fetch_add(1, Ordering::Relaxed);
             return;
         };
         sampled.window.add(now.saturating_since(started), in_flight);
@@ -188,11 +191,12 @@ impl<C: Clock> Inner<C> {
             return false;
         }
         self.overloads.fetch_sub(overloads, Ordering::Relaxed);
+        let unmeasured = self.unmeasured.swap(0, Ordering::Relaxed);
         let window = std::mem::take(&mut sampled.window);
         sampled.started = now;
         sampled.updates += 1;
         let before = self.limit.limit();
-        let asked = (window.samples() + overloads) as f64;
+        let asked = (window.samples() + unmeasured + overloads) as f64;
         // So few are noise.
         let overloads = overloads as f64 > self.overload_share * asked;
         let next = sampled.policy.next(before, &window, overloads);
@@ -229,6 +233,26 @@ pub struct AdaptivePermit<C: Clock = TscClock> {
 }
 
 impl<C: Clock> AdaptivePermit<C> {
+    /// Measures the work as a success, and goes on holding the permit.
+    #[cfg(feature = "tower")]
+    pub(crate) fn success_so_far(self) -> OwnedPermit {
+        self.limit.inner.sample(self.started, self.in_flight);
+        self.permit
+    }
+
+    /// Says that there was too much work, and goes on holding the permit.
+    #[cfg(feature = "tower")]
+    pub(crate) fn overload_so_far(self) -> OwnedPermit {
+        self.limit.inner.overloaded(self.in_flight);
+        self.permit
+    }
+
+    /// Measures nothing, and goes on holding the permit.
+    #[cfg(feature = "tower")]
+    pub(crate) fn ignore_so_far(self) -> OwnedPermit {
+        self.permit
+    }
+
     /// The work ended well, after the time that it takes.
     pub fn success(self) {
         let inner = Arc::clone(&self.limit.inner);
@@ -433,6 +457,7 @@ impl<C: Clock> AdaptiveLimitBuilder<C> {
                 min_samples: self.min_samples,
                 overload_share: self.overload_share,
                 overloads: AtomicU64::new(0),
+                unmeasured: AtomicU64::new(0),
                 sampled: Mutex::new(Sampled {
                     policy: self.policy,
                     window: Window::default(),
