@@ -75,19 +75,21 @@ pub(crate) struct Handed {
 }
 
 impl Handed {
-    /// Whether it can be spent: not if it lay there for too long, when it is put back.
+    /// Whether it can be spent: not if it lay there for too long, when it goes back to the server.
     pub(crate) fn take(mut self) -> bool {
         let in_time = self.since.elapsed() <= self.store.keeps;
-        if in_time {
-            self.end(0);
-        }
+        self.end(|store, n| {
+            if !in_time {
+                store.surplus.fetch_add(n, Ordering::AcqRel);
+            }
+        });
         in_time
     }
 
-    fn end(&mut self, back: u64) {
+    fn end(&mut self, goes: impl FnOnce(&Store, u64)) {
         let n = std::mem::take(&mut self.n);
         if n > 0 {
-            self.store.put(back);
+            goes(&self.store, n);
             // After it: the keeper ends once nothing is left.
             self.store.handed.fetch_sub(n, Ordering::AcqRel);
             self.store.work.notify_one();
@@ -97,7 +99,7 @@ impl Handed {
 
 impl Drop for Handed {
     fn drop(&mut self) {
-        self.end(self.n);
+        self.end(Store::put);
     }
 }
 
@@ -277,6 +279,7 @@ pub(crate) struct Keeper {
     pub(crate) size: u64,
     pub(crate) idle: Duration,
     /// There before the task is: also when that is never polled, another keeper takes over.
+    #[expect(dead_code, reason = "it is there for its drop")]
     pub(crate) end: End,
 }
 

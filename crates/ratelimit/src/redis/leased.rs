@@ -270,7 +270,7 @@ impl LeasedRemoteLimiter {
     ///
     /// What has been handed to checks that wait comes on top until they are polled: to each the
     /// tokens that it asked for. It can be spent for [`idle`](LeaseSettings::idle), or a tenth of a second
-    /// if that is longer; a check that is polled later puts it back, and asks again.
+    /// if that is longer; a check that is polled later gives it back to the server, and asks again.
     #[must_use]
     pub fn held_bound(&self) -> u64 {
         bound(self.handle.settings.size)
