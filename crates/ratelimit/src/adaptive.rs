@@ -50,11 +50,14 @@ struct Inner<C> {
     window: Duration,
     min_samples: u64,
     overload_share: f64,
-    overloads: AtomicU64,
-    /// Successes whose measurement was left out: they count for the share of overloads.
+    /// What ended since the last window without a measurement: overloads in units of [`OVERLOAD`], and
+    /// below it successes that found the lock taken. In one word, as they are judged together.
     unmeasured: AtomicU64,
     sampled: Mutex<Sampled>,
 }
+
+/// One overload, in a count of what was not measured.
+const OVERLOAD: u64 = 1 << 32;
 
 struct Sampled {
     policy: LimitPolicy,
@@ -173,7 +176,7 @@ impl<C: Clock> Inner<C> {
     }
 
     fn overloaded(&self, in_flight: usize) {
-        self.overloads.fetch_add(1, Ordering::Relaxed);
+        self.unmeasured.fetch_add(OVERLOAD, Ordering::Relaxed);
         let now = self.clock.now();
         if let Ok(mut sampled) = self.sampled.try_lock() {
             sampled.window.saw(in_flight);
@@ -186,17 +189,17 @@ impl<C: Clock> Inner<C> {
     /// Whether there is another limit now.
     fn end_window(&self, sampled: &mut Sampled, now: Timestamp) -> bool {
         let over = now.saturating_since(sampled.started) >= self.window;
-        let overloads = self.overloads.load(Ordering::Relaxed);
+        let overloads = self.unmeasured.load(Ordering::Relaxed) / OVERLOAD;
         if !over || sampled.window.samples() + overloads < self.min_samples {
             return false;
         }
-        self.overloads.fetch_sub(overloads, Ordering::Relaxed);
         let unmeasured = self.unmeasured.swap(0, Ordering::Relaxed);
+        let (overloads, successes) = (unmeasured / OVERLOAD, unmeasured % OVERLOAD);
         let window = std::mem::take(&mut sampled.window);
         sampled.started = now;
         sampled.updates += 1;
         let before = self.limit.limit();
-        let asked = (window.samples() + unmeasured + overloads) as f64;
+        let asked = (window.samples() + successes + overloads) as f64;
         // So few are noise.
         let overloads = overloads as f64 > self.overload_share * asked;
         let next = sampled.policy.next(before, &window, overloads);
@@ -456,7 +459,6 @@ impl<C: Clock> AdaptiveLimitBuilder<C> {
                 window: self.window,
                 min_samples: self.min_samples,
                 overload_share: self.overload_share,
-                overloads: AtomicU64::new(0),
                 unmeasured: AtomicU64::new(0),
                 sampled: Mutex::new(Sampled {
                     policy: self.policy,

@@ -302,7 +302,9 @@ impl Keeper {
                 continue;
             }
             let served = store.serve();
-            if !served || store.wanted.swap(false, Ordering::AcqRel) {
+            // One lease does for both.
+            let wanted = store.wanted.swap(false, Ordering::AcqRel);
+            if !served || wanted {
                 if self.fetch().await {
                     expires = Instant::now() + self.idle;
                 }
