@@ -24,7 +24,7 @@ use crate::tsc::{ClockSource, TscClock};
 /// [`ignore`](AdaptivePermit::ignore), or a drop, neither. Clones are handles to the same limit.
 ///
 /// A permit costs two readings of the clock and a lock more than one of [`ConcurrencyLimit`]; a
-/// measurement for which the lock is not free is left out, an overload never. Nothing runs in the
+/// measurement for which the lock is not free is left out, its success and an overload never. Nothing runs in the
 /// background: the end of a permit ends a window.
 ///
 /// ```
@@ -50,9 +50,14 @@ struct Inner<C> {
     window: Duration,
     min_samples: u64,
     overload_share: f64,
-    overloads: AtomicU64,
+    /// What ended since the last window without a measurement: overloads in units of [`OVERLOAD`], and
+    /// below it successes that found the lock taken. In one word, as they are judged together.
+    unmeasured: AtomicU64,
     sampled: Mutex<Sampled>,
 }
+
+/// One overload, in a count of what was not measured.
+const OVERLOAD: u64 = 1 << 32;
 
 struct Sampled {
     policy: LimitPolicy,
@@ -154,6 +159,7 @@ impl<C: Clock> Inner<C> {
     fn sample(&self, started: Timestamp, in_flight: usize) {
         let now = self.clock.now();
         let Ok(mut sampled) = self.sampled.try_lock() else {
+            self.unmeasured.fetch_add(1, Ordering::Relaxed);
             return;
         };
         sampled.window.add(now.saturating_since(started), in_flight);
@@ -170,7 +176,7 @@ impl<C: Clock> Inner<C> {
     }
 
     fn overloaded(&self, in_flight: usize) {
-        self.overloads.fetch_add(1, Ordering::Relaxed);
+        self.unmeasured.fetch_add(OVERLOAD, Ordering::Relaxed);
         let now = self.clock.now();
         if let Ok(mut sampled) = self.sampled.try_lock() {
             sampled.window.saw(in_flight);
@@ -183,16 +189,17 @@ impl<C: Clock> Inner<C> {
     /// Whether there is another limit now.
     fn end_window(&self, sampled: &mut Sampled, now: Timestamp) -> bool {
         let over = now.saturating_since(sampled.started) >= self.window;
-        let overloads = self.overloads.load(Ordering::Relaxed);
+        let overloads = self.unmeasured.load(Ordering::Relaxed) / OVERLOAD;
         if !over || sampled.window.samples() + overloads < self.min_samples {
             return false;
         }
-        self.overloads.fetch_sub(overloads, Ordering::Relaxed);
+        let unmeasured = self.unmeasured.swap(0, Ordering::Relaxed);
+        let (overloads, successes) = (unmeasured / OVERLOAD, unmeasured % OVERLOAD);
         let window = std::mem::take(&mut sampled.window);
         sampled.started = now;
         sampled.updates += 1;
         let before = self.limit.limit();
-        let asked = (window.samples() + overloads) as f64;
+        let asked = (window.samples() + successes + overloads) as f64;
         // So few are noise.
         let overloads = overloads as f64 > self.overload_share * asked;
         let next = sampled.policy.next(before, &window, overloads);
@@ -229,6 +236,26 @@ pub struct AdaptivePermit<C: Clock = TscClock> {
 }
 
 impl<C: Clock> AdaptivePermit<C> {
+    /// Measures the work as a success, and goes on holding the permit.
+    #[cfg(feature = "tower")]
+    pub(crate) fn success_so_far(self) -> OwnedPermit {
+        self.limit.inner.sample(self.started, self.in_flight);
+        self.permit
+    }
+
+    /// Says that there was too much work, and goes on holding the permit.
+    #[cfg(feature = "tower")]
+    pub(crate) fn overload_so_far(self) -> OwnedPermit {
+        self.limit.inner.overloaded(self.in_flight);
+        self.permit
+    }
+
+    /// Measures nothing, and goes on holding the permit.
+    #[cfg(feature = "tower")]
+    pub(crate) fn ignore_so_far(self) -> OwnedPermit {
+        self.permit
+    }
+
     /// The work ended well, after the time that it takes.
     pub fn success(self) {
         let inner = Arc::clone(&self.limit.inner);
@@ -432,7 +459,7 @@ impl<C: Clock> AdaptiveLimitBuilder<C> {
                 window: self.window,
                 min_samples: self.min_samples,
                 overload_share: self.overload_share,
-                overloads: AtomicU64::new(0),
+                unmeasured: AtomicU64::new(0),
                 sampled: Mutex::new(Sampled {
                     policy: self.policy,
                     window: Window::default(),

@@ -285,7 +285,8 @@ impl<K: ?Sized, S: BuildHasher, C: Clock> KeyedLimiter<K, S, C> {
         Ok(())
     }
 
-    /// Forgets what the key owes: whether it owed anything.
+    /// Forgets what the key owes: whether it owed anything. What was taken of the shared overflow is
+    /// forgotten for all keys of the same part of the hash.
     pub fn reset<Q>(&self, key: &Q) -> bool
     where
         K: Borrow<Q>,
@@ -293,6 +294,11 @@ impl<K: ?Sized, S: BuildHasher, C: Clock> KeyedLimiter<K, S, C> {
     {
         let inner = &*self.inner;
         let (key, now) = (inner.key(key), inner.clock.now());
+        if let Some(overflow) = &inner.overflow {
+            // In what units does not matter: less than the present owes nothing.
+            let units = inner.terms().1.units(now);
+            overflow.debt(key).fetch_min(units, Ordering::AcqRel);
+        }
         inner.table.forget(key, || inner.terms().1.units(now))
     }
 

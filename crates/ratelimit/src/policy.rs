@@ -134,8 +134,11 @@ impl LimitPolicy {
         if let (Kind::Vegas(least) | Kind::Gradient2 { least, .. }, true) =
             (&mut self.0, overloaded)
         {
-            // The limit from before the measurement is too much by now.
-            least.resume = None;
+            // The limit from before the measurement is too much by now. That of now is no fall
+            // that is to be looked into, or each overload would bring another measurement.
+            if least.resume.take().is_some() {
+                least.limit = now * 0.9;
+            }
         }
         // Work of no measurable time took some all the same.
         let took = window.took().map(|took| took.max(1.0));

@@ -314,3 +314,76 @@ fn a_waker_that_looks_at_the_limit_does_not_hang() {
         "a deadlock: wakers run under the lock of the samples ({got:?})"
     );
 }
+
+/// The lowest limit, where each second window has overloads and the time that work takes does not
+/// depend on the limit.
+fn lowest_under_overloads_now_and_then(policy: LimitPolicy) -> usize {
+    let clock = ManualClock::new();
+    let builder = AdaptiveLimit::builder().policy(policy).range(1, 1_000);
+    let limit = builder
+        .initial(1_000)
+        .window(Duration::from_millis(100))
+        .clock(clock.clone())
+        .build()
+        .unwrap();
+    let mut lowest = limit.limit();
+    for window in 0..100 {
+        for _ in 0..10 {
+            let permits: Vec<_> = (0..limit.limit())
+                .filter_map(|_| limit.try_acquire().ok())
+                .collect();
+            clock.advance(Duration::from_millis(10));
+            for (n, permit) in permits.into_iter().enumerate() {
+                if window % 2 == 1 && n % 20 == 0 {
+                    permit.overload();
+                } else {
+                    permit.success();
+                }
+            }
+        }
+        lowest = lowest.min(limit.limit());
+    }
+    lowest
+}
+
+#[test]
+fn overloads_now_and_then_do_not_bring_a_limit_to_its_floor() {
+    let aimd = lowest_under_overloads_now_and_then(LimitPolicy::aimd(Duration::from_secs(1)));
+    for policy in [LimitPolicy::vegas(), LimitPolicy::gradient2()] {
+        let lowest = lowest_under_overloads_now_and_then(policy.clone());
+        assert!(lowest * 2 >= aimd, "{policy:?}: {lowest}, aimd {aimd}");
+    }
+}
+
+#[test]
+fn fewer_overloads_than_the_share_lower_no_limit_that_many_threads_measure() {
+    let limit = AdaptiveLimit::builder()
+        .policy(LimitPolicy::aimd(Duration::from_secs(60)))
+        .range(1, 1_000)
+        .initial(1_000)
+        .window(Duration::from_nanos(1))
+        .min_samples(2_000)
+        .overload_share(0.10)
+        .build()
+        .unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..16 {
+            let limit = &limit;
+            scope.spawn(move || {
+                for n in 0..20_000_u32 {
+                    let Ok(permit) = limit.try_acquire() else {
+                        continue;
+                    };
+                    // Half of what is allowed.
+                    if (n + thread) % 20 == 0 {
+                        permit.overload();
+                    } else {
+                        permit.success();
+                    }
+                    assert_eq!(limit.limit(), 1_000, "in {} windows", limit.updates());
+                }
+            });
+        }
+    });
+    assert!(limit.updates() > 0);
+}

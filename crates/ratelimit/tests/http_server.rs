@@ -11,10 +11,10 @@ use axum::extract::ConnectInfo;
 use axum::routing::get;
 use overdrive_ratelimit::http::{
     ClientIp, ConcurrencyLimitLayer, Forwarding, Global, HeaderKey, HoldUntil, LoadShedLayer,
-    RateLimitLayer, TrustedProxies, Waiting,
+    RateLimitLayer, TrustedProxies, Waiting, key_fn,
 };
 use overdrive_ratelimit::{
-    AdaptiveLimit, ConcurrencyLimit, KeyedLimiter, LimitPolicy, Quota, RateLimiter,
+    AdaptiveLimit, ConcurrencyLimit, KeyedLimiter, LimitPolicy, OnFull, Quota, RateLimiter,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -348,6 +348,100 @@ async fn a_service_that_is_not_ready_is_not_waited_for() {
     assert_eq!(of_clone.status(), http::StatusCode::SERVICE_UNAVAILABLE);
     let served = service.call(http::Request::new(())).await.unwrap();
     assert_eq!(served.body(), "here");
+}
+
+#[tokio::test]
+async fn header_fields_of_an_extreme_quota_can_be_parsed() {
+    use overdrive_ratelimit::{MAX_PERIOD, MAX_TOKENS};
+
+    // An integer of RFC 9651 has 15 digits at most.
+    let quota = Quota::per(1, MAX_PERIOD).burst(MAX_TOKENS);
+    let limiter = RateLimiter::builder().quota(quota).build().unwrap();
+    let address = serve(hello().layer(RateLimitLayer::new(limiter, Global))).await;
+    let response = ask(address, "").await;
+    for name in ["ratelimit-policy", "ratelimit"] {
+        let value = field(&response, name).unwrap();
+        let numbers = value.split(|c: char| !c.is_ascii_digit());
+        assert!(numbers.map(str::len).max() <= Some(15), "{name}: {value}");
+    }
+}
+
+#[tokio::test]
+async fn who_is_denied_for_want_of_room_has_nothing_left() {
+    let limiter = KeyedLimiter::<u64>::builder()
+        .quota(Quota::per_hour(5))
+        .capacity(10)
+        .on_full(OnFull::Deny)
+        .build()
+        .unwrap();
+    for key in 0..1_000 {
+        let _full = limiter.check(&key);
+    }
+    let layer = RateLimitLayer::new(limiter, key_fn(|_| Some(5_000_u64)));
+    let address = serve(hello().layer(layer)).await;
+    let response = ask(address, "").await;
+    assert_eq!(status(&response), "429");
+    let left = field(&response, "ratelimit").unwrap();
+    assert!(left.contains(";r=0;"), "{left}");
+}
+
+/// A service that answers at once, with a body that is read when the client likes.
+#[derive(Clone)]
+struct Streams;
+
+impl tower_service::Service<http::Request<()>> for Streams {
+    type Response = http::Response<String>;
+    type Error = std::convert::Infallible;
+    type Future = std::future::Ready<Result<http::Response<String>, std::convert::Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), std::convert::Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: http::Request<()>) -> Self::Future {
+        std::future::ready(Ok(http::Response::new("here".to_owned())))
+    }
+}
+
+#[tokio::test]
+async fn slow_readers_do_not_lower_an_adaptive_limit() {
+    use http_body::Body;
+    use std::collections::VecDeque;
+    use tower_layer::Layer;
+    use tower_service::Service;
+
+    let clock = overdrive_core::clock::ManualClock::new();
+    let limit = AdaptiveLimit::builder()
+        .range(4, 1_000)
+        .initial(200)
+        .window(Duration::from_millis(100))
+        .clock(clock.clone())
+        .build()
+        .unwrap();
+    let mut service = ConcurrencyLimitLayer::new(limit.clone()).layer(Streams);
+    let mut context = Context::from_waker(Waker::noop());
+    let mut slow = VecDeque::new();
+    for _ in 0..1_000 {
+        let mut fast = Vec::new();
+        for _ in 0..50 {
+            let response = service.call(http::Request::new(())).await.unwrap();
+            assert_eq!(response.status(), http::StatusCode::OK, "{}", limit.limit());
+            fast.push(response.into_body());
+        }
+        // One in fifty takes a second.
+        slow.extend(fast.pop());
+        assert!(limit.in_flight() >= 50 + slow.len() - 1, "held to the end");
+        clock.advance(Duration::from_millis(10));
+        let late = if slow.len() > 100 {
+            slow.pop_front()
+        } else {
+            None
+        };
+        for mut body in fast.into_iter().chain(late) {
+            let _to_the_end = std::pin::pin!(&mut body).poll_frame(&mut context);
+        }
+    }
+    assert!(limit.limit() >= 150, "{}", limit.limit());
 }
 
 #[cfg(feature = "redis")]

@@ -346,3 +346,65 @@ fn threads_that_check_while_the_quota_changes_get_no_more_than_each_allows() {
     // A change may round a token away from each key.
     assert!((10_000 - 500..=10_000).contains(&got), "{got}");
 }
+
+#[test]
+fn busy_keys_do_not_hide_one_that_owes_nothing() {
+    let clock = ManualClock::new();
+    let limiter = ExactKeyedLimiter::<u64>::builder()
+        .quota(Quota::per_second(1))
+        .capacity(200)
+        .on_full(OnFull::Deny)
+        .clock(clock.clone())
+        .build()
+        .unwrap();
+    for key in 0..199 {
+        limiter.check(&key).unwrap();
+    }
+    clock.advance(Duration::from_millis(500));
+    // This one comes once.
+    limiter.check(&199).unwrap();
+    for _ in 0..10 {
+        clock.advance(Duration::from_secs(1));
+        for key in 0..199 {
+            limiter.check(&key).unwrap();
+        }
+    }
+    assert_eq!(limiter.check(&1_000), Ok(()));
+}
+
+#[test]
+fn reset_forgets_what_a_key_took_of_the_overflow() {
+    let clock = ManualClock::new();
+    let builder = KeyedLimiter::<u64>::builder().capacity(1);
+    let limiter = builder
+        .quota(Quota::per_hour(2))
+        .clock(clock.clone())
+        .build()
+        .unwrap();
+    let builder = ExactKeyedLimiter::<u64>::builder().capacity(1);
+    let exact = builder
+        .quota(Quota::per_hour(2))
+        .clock(clock)
+        .build()
+        .unwrap();
+    // Fill all places, until one key has to share.
+    let mut last = 0;
+    limiter.check(&last).unwrap();
+    while limiter.stats().overflowed == 0 {
+        last += 1;
+        limiter.check(&last).unwrap();
+    }
+    limiter.check(&last).unwrap();
+    // Room for it again.
+    for key in 0..=last {
+        limiter.reset(&key);
+    }
+    assert_eq!(limiter.check_n(&last, 2), Ok(()));
+
+    exact.check(&1).unwrap();
+    exact.check_n(&2, 2).unwrap();
+    assert_eq!(exact.stats().overflowed, 1);
+    exact.reset(&1);
+    exact.reset(&2);
+    assert_eq!(exact.check_n(&2, 2), Ok(()));
+}

@@ -135,3 +135,18 @@ async fn no_check_of_a_silent_server_waits_beyond_its_deadline_and_a_tenth() {
     server.resume().unwrap();
     while limiter.check("a").await.is_err() {}
 }
+
+#[test]
+fn a_share_of_a_quota_of_a_year_can_be_set_up() {
+    use overdrive_ratelimit::MAX_PERIOD;
+
+    let build = |tokens, instances| {
+        let remote = Remote::lazy(RedisSettings::default()).unwrap();
+        RemoteLimiter::builder(remote)
+            .quota(Quota::per(tokens, MAX_PERIOD).burst(10))
+            .on_failure(OnFailure::LocalShare { instances })
+            .build()
+    };
+    assert!(build(10, 2).is_ok());
+    assert!(build(1, 2).is_err(), "half a token in a year");
+}

@@ -1,22 +1,29 @@
 //! Leases of a limit over a real Redis.
 
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use overdrive_ratelimit::Quota;
 use overdrive_ratelimit::redis::{
     LeaseSettings, LeasedRemoteLimiter, OnFailure, RedisSettings, Remote, RemoteCheckError,
     RemoteLimiter,
 };
+use overdrive_ratelimit::{Deadline, Quota};
 use overdrive_testkit::RedisServer;
 
 const LONG: Duration = Duration::from_secs(30);
 
 fn limiter(server: &RedisServer, policy: OnFailure) -> RemoteLimiter {
+    limiter_of(server, Quota::per_hour(1_000), policy)
+}
+
+fn limiter_of(server: &RedisServer, quota: Quota, policy: OnFailure) -> RemoteLimiter {
     let mut settings = RedisSettings::web();
     settings.url = server.url();
     settings.breaker_open_for = Duration::from_millis(1);
     RemoteLimiter::builder(Remote::lazy(settings).unwrap())
-        .quota(Quota::per_hour(1_000))
+        .quota(quota)
         .on_failure(policy)
         .timeout(Duration::from_secs(10))
         .build()
@@ -29,6 +36,23 @@ fn leased(server: &RedisServer) -> LeasedRemoteLimiter {
     limiter(server, OnFailure::Closed)
         .leased("a", settings)
         .unwrap()
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+fn poll_once<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
+}
+
+async fn until(done: impl Fn() -> bool) {
+    while !done() {
+        tokio::task::yield_now().await;
+    }
 }
 
 async fn taken(limiter: &LeasedRemoteLimiter, checks: u64) -> u64 {
@@ -157,7 +181,9 @@ async fn a_server_paused_and_killed_under_load_does_not_lead_to_double_spending(
             stats.leased
         );
     }
-    assert!(one.stats().leased + two.stats().leased <= 1_000);
+    let (one, two) = (one.stats(), two.stats());
+    assert!(one.allowed + two.allowed <= 1_000);
+    assert!(one.leased + two.leased <= 1_000 + one.returned + two.returned);
 }
 
 #[test]
@@ -173,4 +199,146 @@ fn leases_that_make_no_sense_are_refused_by_name() {
     let mut never = LeaseSettings::of(5);
     never.idle = Duration::MAX;
     assert_eq!(field(never), "idle");
+}
+
+#[test]
+fn a_keeper_that_was_never_polled_is_replaced() {
+    let server = RedisServer::start().unwrap();
+    let leased = leased(&server);
+    let first = runtime();
+    first.block_on(async {
+        let mut check = pin!(leased.check());
+        assert!(poll_once(check.as_mut()).is_pending());
+    });
+    drop(first);
+    runtime().block_on(async { leased.check().await.unwrap() });
+}
+
+#[test]
+fn a_check_outside_a_runtime_panics_and_does_no_lasting_harm() {
+    let server = RedisServer::start().unwrap();
+    let leased = leased(&server);
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let _ = poll_once(pin!(leased.check()));
+    }));
+    assert!(caught.is_err());
+    runtime().block_on(async { leased.check().await.unwrap() });
+}
+
+#[test]
+fn what_a_dead_keeper_left_is_given_back_by_a_drain_and_by_the_last_drop() {
+    for drain in [true, false] {
+        let server = RedisServer::start().unwrap();
+        let leased = leased(&server);
+        let first = runtime();
+        first.block_on(async { leased.check().await.unwrap() });
+        drop(first);
+        assert_eq!(leased.stats().held, 99);
+        let limiter = leased.limiter().clone();
+        runtime().block_on(async {
+            if drain {
+                let report = leased.drain(LONG).await;
+                assert!(report.is_complete() && report.finished == 99, "{report:?}");
+            }
+            drop(leased);
+            while limiter.snapshot("a").await.unwrap().remaining != 999 {}
+        });
+    }
+}
+
+#[test]
+fn those_who_wait_get_another_keeper_if_theirs_dies_with_its_runtime() {
+    let server = RedisServer::start().unwrap();
+    let leased = leased(&server);
+    let first = runtime();
+    // Starts the keeper there, with a trip that the server does not answer.
+    first.block_on(async {
+        leased.limiter().snapshot("a").await.unwrap();
+        server.pause().unwrap();
+        let mut check = pin!(leased.check());
+        assert!(poll_once(check.as_mut()).is_pending());
+        until(|| leased.stats().trips > 0).await;
+    });
+    runtime().block_on(async {
+        let mut check = pin!(leased.check());
+        assert!(poll_once(check.as_mut()).is_pending());
+        std::thread::spawn(move || drop(first)).join().unwrap();
+        server.resume().unwrap();
+        check.await.unwrap();
+    });
+}
+
+#[tokio::test]
+async fn what_a_cancelled_check_hands_back_goes_back_to_the_server() {
+    let server = RedisServer::start().unwrap();
+    let limiter = limiter(&server, OnFailure::Closed);
+    let mut settings = LeaseSettings::of(100);
+    settings.idle = Duration::from_millis(1);
+    let leased = limiter.leased("a", settings).unwrap();
+    {
+        let mut check = pin!(leased.check_n(100, Deadline::NEVER));
+        assert!(poll_once(check.as_mut()).is_pending());
+        // Handed over, and not looked at.
+        until(|| leased.stats().handed == 100).await;
+    }
+    while limiter.snapshot("a").await.unwrap().remaining != 1_000 {}
+    assert_eq!(leased.stats().held, 0);
+}
+
+#[tokio::test]
+async fn a_drain_reports_what_was_handed_over_and_not_looked_at() {
+    let server = RedisServer::start().unwrap();
+    let leased = leased(&server);
+    {
+        let mut check = pin!(leased.check_n(100, Deadline::NEVER));
+        assert!(poll_once(check.as_mut()).is_pending());
+        until(|| leased.stats().handed == 100).await;
+        let report = leased.drain(Duration::from_millis(20)).await;
+        assert_eq!((report.finished, report.abandoned), (0, 100));
+    }
+    let report = leased.drain(LONG).await;
+    assert_eq!((report.finished, report.abandoned), (100, 0));
+}
+
+#[tokio::test]
+async fn a_denial_of_the_first_is_none_of_those_behind_it_and_of_its_own_size() {
+    let server = RedisServer::start().unwrap();
+    let leased = leased(&server);
+    let direct = leased.limiter().check_n("a", 950, Deadline::NEVER).await;
+    assert!(direct.is_ok());
+    let (many, one) = tokio::join!(leased.check_n(100, Deadline::NEVER), leased.check());
+    assert!(one.is_ok(), "{one:?} with {:?}", leased.stats());
+    // Fifty-one are missing, at 3.6 s each; and so they are for who asks now.
+    let again = leased.check_n(100, Deadline::NEVER).await;
+    for denied in [many, again] {
+        let after = denied.unwrap_err().retry_after().unwrap();
+        assert!(after > Duration::from_secs(150), "{after:?}");
+    }
+}
+
+#[tokio::test]
+async fn tokens_that_were_handed_over_long_ago_are_not_spent() {
+    let server = RedisServer::start().unwrap();
+    let quota = Quota::per_second(2_000).burst(1_000);
+    let limiter = limiter_of(&server, quota, OnFailure::Closed);
+    let mut settings = LeaseSettings::of(100);
+    settings.idle = Duration::from_millis(1);
+    let leased = limiter.leased("a", settings).unwrap();
+    let mut checks: Vec<_> = (0..10)
+        .map(|_| Box::pin(leased.check_n(100, Deadline::NEVER)))
+        .collect();
+    for check in &mut checks {
+        assert!(poll_once(check.as_mut()).is_pending());
+    }
+    until(|| leased.stats().handed == 1_000).await;
+    let before = leased.stats().leased;
+    // Half a second later all is there again.
+    while limiter.snapshot("a").await.unwrap().remaining != 1_000 {}
+    let mut granted = 0;
+    for check in checks {
+        granted += if check.await.is_ok() { 100 } else { 0 };
+    }
+    let stats = leased.stats();
+    let anew = stats.leased - before + leased.held_bound();
+    assert!(granted <= anew, "{granted} of {anew}: {stats:?}");
 }

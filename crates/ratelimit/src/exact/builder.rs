@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use hashbrown::HashTable;
 use overdrive_core::{Clock, ConfigError};
 
-use super::{ExactKeyedLimiter, Inner, KEYS_PER_DEBT, Overflow, State};
+use super::{Entry, ExactKeyedLimiter, Inner, KEYS_PER_DEBT, Overflow, State};
 use crate::gcra::Gcra;
 use crate::keyed::{DEFAULT_CAPACITY, MAX_CAPACITY, OnFull};
 use crate::quota::Quota;
@@ -56,7 +56,8 @@ impl<K: Hash + Eq, S: BuildHasher, C: Clock> ExactKeyedLimiterBuilder<K, S, C> {
         self
     }
 
-    /// How many keys are held at most. Default [`DEFAULT_CAPACITY`].
+    /// How many keys are held at most. Default [`DEFAULT_CAPACITY`]. Their table is allocated at
+    /// set-up.
     ///
     /// A key is needed for as long as it owes something, at most the time in which a full burst
     /// is earned. So what comes in of different keys in that time should fit.
@@ -101,7 +102,7 @@ impl<K: Hash + Eq, S: BuildHasher, C: Clock> ExactKeyedLimiterBuilder<K, S, C> {
     ///
     /// # Errors
     /// As [`RateLimiterBuilder::build`](crate::RateLimiterBuilder::build), a capacity of zero
-    /// or above [`MAX_CAPACITY`], or [`OnFull::Evict`], which would have to look at all keys.
+    /// or above [`MAX_CAPACITY`] or the memory that there is, or [`OnFull::Evict`], which would have to look at all keys.
     pub fn build(self) -> Result<ExactKeyedLimiter<K, S, C>, ConfigError> {
         let quota = Quota::required(self.quota)?;
         let capacity = ConfigError::within("capacity", self.capacity, MAX_CAPACITY)?;
@@ -117,8 +118,16 @@ impl<K: Hash + Eq, S: BuildHasher, C: Clock> ExactKeyedLimiterBuilder<K, S, C> {
         } else {
             1
         };
+        let mut keys: HashTable<Entry<K>> = HashTable::new();
+        // All of it now: to grow means to move every key, under the lock.
+        if keys.try_reserve(capacity, |entry| entry.hash).is_err() {
+            return Err(ConfigError::Invalid {
+                field: "capacity",
+                reason: "is more than there is memory for",
+            });
+        }
         let state = State {
-            keys: HashTable::new(),
+            keys,
             due: BTreeSet::new(),
             next_id: 0,
             overflow: Overflow {

@@ -36,7 +36,8 @@ pub enum HoldUntil {
 ///
 /// A request that is given up, or whose handler panics, gives its permit back. To an
 /// [`AdaptiveLimit`](crate::AdaptiveLimit) each response is a measurement, by
-/// [`classify`](Self::classify).
+/// [`classify`](Self::classify), of the time until its head: how fast a client reads the body, for
+/// which the permit is held too, says nothing of the service.
 #[derive(Clone)]
 pub struct ConcurrencyLimitLayer<P> {
     permits: P,
@@ -229,12 +230,11 @@ where
                     let result = ready!(future.poll(context));
                     let status = result.as_ref().ok().map(Response::status);
                     let ended = (this.layer.classify)(status);
-                    let mut permit = this.permit.take().map(|permit| (permit, ended));
+                    let mut permit = this.permit.take().map(|permit| P::end(permit, ended));
                     // A server does not ask a body that has ended already.
                     let ended_already = result.as_ref().map_or(true, |r| r.body().is_end_stream());
-                    let at_once = ended_already || this.layer.hold == HoldUntil::Head;
-                    if let Some((permit, ended)) = permit.take_if(|_| at_once) {
-                        P::end(permit, ended);
+                    if ended_already || this.layer.hold == HoldUntil::Head {
+                        drop(permit.take());
                     }
                     let held = |body| PermitBody::new(body, permit);
                     return Poll::Ready(result.map(|response| response.map(held)));

@@ -20,6 +20,9 @@ pub(crate) fn retry_after(headers: &mut HeaderMap, after: Duration) {
     headers.insert(RETRY_AFTER, HeaderValue::from(seconds(after).max(1)));
 }
 
+/// The largest integer of RFC 9651: a field with a larger one is ignored as a whole.
+const MAX_INTEGER: u64 = 999_999_999_999_999;
+
 /// A burst in the time in which it is earned is the quota of the draft. Several limiters each add
 /// their own.
 pub(crate) fn rate_limit(headers: &mut HeaderMap, name: &str, outcome: &Outcome) {
@@ -27,7 +30,8 @@ pub(crate) fn rate_limit(headers: &mut HeaderMap, name: &str, outcome: &Outcome)
     let earned = quota.period.as_nanos() * u128::from(quota.burst);
     let earned = earned.div_ceil(u128::from(quota.tokens.max(1)) * 1_000_000_000);
     let name = quoted(name);
-    let policy = format!("{name};q={};w={}", quota.burst, earned.max(1));
+    let earned = earned.clamp(1, MAX_INTEGER.into());
+    let policy = format!("{name};q={};w={earned}", quota.burst.min(MAX_INTEGER));
     let Some(remaining) = outcome.remaining else {
         return append(headers, POLICY, &policy);
     };
@@ -35,12 +39,9 @@ pub(crate) fn rate_limit(headers: &mut HeaderMap, name: &str, outcome: &Outcome)
         Answer::Denied(after) => after,
         _ => outcome.reset_after,
     };
+    let (remaining, seconds) = (remaining.min(MAX_INTEGER), seconds(after).min(MAX_INTEGER));
     append(headers, POLICY, &policy);
-    append(
-        headers,
-        LIMIT,
-        &format!("{name};r={remaining};t={}", seconds(after)),
-    );
+    append(headers, LIMIT, &format!("{name};r={remaining};t={seconds}"));
 }
 
 fn append(headers: &mut HeaderMap, name: HeaderName, value: &str) {

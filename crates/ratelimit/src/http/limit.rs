@@ -40,13 +40,13 @@ pub enum Answer {
 }
 
 impl Outcome {
-    /// Allowed, or denied for so long.
+    /// Allowed, or denied for so long: then nothing is left, whatever the snapshot says.
     #[must_use]
     pub fn of(quota: Quota, denied: Option<Duration>, snapshot: Snapshot) -> Self {
         Self {
             answer: denied.map_or(Answer::Allowed, Answer::Denied),
             quota,
-            remaining: Some(snapshot.remaining),
+            remaining: Some(denied.map_or(snapshot.remaining, |_| 0)),
             reset_after: snapshot.reset_after,
         }
     }

@@ -31,18 +31,22 @@ pub trait PermitSource: Clone + Send + Sync + 'static {
     /// What it gives. Dropped, it says nothing about how it ended.
     type Permit: Send + Sync + 'static;
 
+    /// A permit whose measurement has been taken. Its drop gives it back.
+    type Held: Send + Sync + 'static;
+
     /// A permit, if there is one now.
     fn try_permit(&self) -> Option<Self::Permit>;
 
     /// Waits for a permit.
     fn permit(self) -> impl Future<Output = Result<Self::Permit, AcquireError>> + Send + 'static;
 
-    /// Gives it back.
-    fn end(permit: Self::Permit, ended: Ended);
+    /// Takes the measurement, with the head of the response; what is left holds the permit on.
+    fn end(permit: Self::Permit, ended: Ended) -> Self::Held;
 }
 
 impl PermitSource for ConcurrencyLimit {
     type Permit = OwnedPermit;
+    type Held = OwnedPermit;
 
     fn try_permit(&self) -> Option<OwnedPermit> {
         self.try_acquire().ok().map(|permit| permit.into_owned())
@@ -52,13 +56,14 @@ impl PermitSource for ConcurrencyLimit {
         self.acquire_owned().await
     }
 
-    fn end(permit: OwnedPermit, _: Ended) {
-        drop(permit);
+    fn end(permit: OwnedPermit, _: Ended) -> OwnedPermit {
+        permit
     }
 }
 
 impl<C: Clock> PermitSource for AdaptiveLimit<C> {
     type Permit = AdaptivePermit<C>;
+    type Held = OwnedPermit;
 
     fn try_permit(&self) -> Option<AdaptivePermit<C>> {
         self.try_acquire().ok()
@@ -68,11 +73,11 @@ impl<C: Clock> PermitSource for AdaptiveLimit<C> {
         self.acquire().await
     }
 
-    fn end(permit: AdaptivePermit<C>, ended: Ended) {
+    fn end(permit: AdaptivePermit<C>, ended: Ended) -> OwnedPermit {
         match ended {
-            Ended::Success => permit.success(),
-            Ended::Overload => permit.overload(),
-            Ended::Ignore => permit.ignore(),
+            Ended::Success => permit.success_so_far(),
+            Ended::Overload => permit.overload_so_far(),
+            Ended::Ignore => permit.ignore_so_far(),
         }
     }
 }
@@ -82,12 +87,12 @@ pin_project! {
     pub struct PermitBody<B, P: PermitSource> {
         #[pin]
         body: B,
-        permit: Option<(P::Permit, Ended)>,
+        permit: Option<P::Held>,
     }
 }
 
 impl<B, P: PermitSource> PermitBody<B, P> {
-    pub(crate) const fn new(body: B, permit: Option<(P::Permit, Ended)>) -> Self {
+    pub(crate) const fn new(body: B, permit: Option<P::Held>) -> Self {
         Self { body, permit }
     }
 }
@@ -109,16 +114,11 @@ impl<B: Body, P: PermitSource> Body for PermitBody<B, P> {
         let mut this = self.project();
         let frame = ready!(this.body.as_mut().poll_frame(context));
         let over = match &frame {
-            None => true,
             Some(Ok(_)) => this.body.is_end_stream(),
-            Some(Err(_)) => {
-                // What the head said is not how it ended.
-                drop(this.permit.take());
-                true
-            }
+            None | Some(Err(_)) => true,
         };
-        if let Some((permit, ended)) = this.permit.take_if(|_| over) {
-            P::end(permit, ended);
+        if over {
+            drop(this.permit.take());
         }
         Poll::Ready(frame)
     }

@@ -65,7 +65,8 @@ pub enum RemoteCheckError {
         burst: u64,
     },
     /// The server gave no decision, and the policy is
-    /// [`OnFailure::Closed`](crate::redis::OnFailure::Closed).
+    /// [`OnFailure::Closed`](crate::redis::OnFailure::Closed), or more was asked for than the burst of
+    /// the share of [`OnFailure::LocalShare`](crate::redis::OnFailure::LocalShare).
     Unavailable(RemoteError),
     /// The limiter was closed.
     Closed,

@@ -33,7 +33,9 @@ pub enum OnFailure {
     Closed,
     /// Each key gets this instance's share of the quota, counted in this process: the rate divided
     /// by the number of instances, and the burst, rounded down. What the server granted to this
-    /// instance before is charged to the share. Keys are told apart as by
+    /// instance before is charged to the share; what the share grants is not charged at the server when
+    /// that comes back. Of a rate whose period would become longer than
+    /// [`MAX_PERIOD`](crate::MAX_PERIOD) the tokens are divided, rounded down. Keys are told apart as by
     /// [`KeyedLimiter`](crate::KeyedLimiter).
     LocalShare {
         /// How many instances share the quota.
@@ -69,7 +71,8 @@ impl RemoteLimiter {
 
 impl RemoteLimiterBuilder {
     /// A label for figures, and a part of the keys at the server: limiters of the same prefix and
-    /// name share their limits. Default `"limit"`.
+    /// name share their limits. Default `"limit"`. Braces in it are escaped there: in a cluster the
+    /// caller's key decides on the slot, unless the prefix has braces.
     pub fn name(mut self, name: impl Into<Cow<'static, str>>) -> Self {
         self.name = name.into();
         self

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use crate::error::Denied;
 use crate::redis::answer::{DecidedBy, Granted, RemoteCheckError};
 use crate::redis::builder::validate_wait;
-use crate::redis::lease::{Keeper, Refused, Store, Waiter};
+use crate::redis::lease::{End, Keeper, Refused, Store, Waiter};
 use crate::redis::limiter::RemoteLimiter;
 
 /// The most tokens of a lease.
@@ -47,12 +47,15 @@ impl LeaseSettings {
 /// A check spends what is held, by one atomic operation. When half a lease is left, a task of the
 /// runtime fetches the next one, one at a time; it starts with the first check that needs it and
 /// ends with [`drain`](Self::drain) or the last handle. Those who find nothing wait for its answer
-/// in order. What more than a lease asks for is asked of the server directly.
+/// in order; if the server has less than a lease, those whom it suffices get it. What more than a
+/// lease asks for is asked of the server directly. If the task goes with its runtime, the next
+/// check starts another one.
 ///
 /// # How far off
 /// Tokens are charged at the server before they are spent here, and none is spent twice. So in all
 /// time no more than the quota is spent, but those held at the beginning of a window of time come
-/// to it from before: at most [`held_bound`](Self::held_bound) in each instance. As many are lost to
+/// to it from before: at most [`held_bound`](Self::held_bound) in each instance, and what was handed
+/// to checks that are not polled. As many are lost to
 /// the others, until the rate has earned them anew, if a process is killed or an answer is lost. What
 /// a process does not need goes back after [`idle`](LeaseSettings::idle), and at its orderly end.
 ///
@@ -107,6 +110,8 @@ pub struct LeasedRemoteStats {
     pub lost: u64,
     /// Tokens held now.
     pub held: u64,
+    /// Tokens handed to checks that have not been polled since.
+    pub handed: u64,
 }
 
 impl RemoteLimiter {
@@ -131,7 +136,7 @@ impl RemoteLimiter {
         validate_wait("idle", settings.idle)?;
         let handle = Handle {
             limiter: self.clone(),
-            store: Arc::new(Store::new(bound(value))),
+            store: Arc::new(Store::new(bound(value), settings.idle)),
             key: key.as_ref().to_vec(),
             settings,
             allowed: AtomicU64::new(0),
@@ -201,8 +206,8 @@ impl LeasedRemoteLimiter {
         if n > settings.size {
             return limiter.check_n(key, n, deadline).await;
         }
-        if let Some(left) = store.denied_for() {
-            return self.denied(left);
+        if store.denied_for().is_some() {
+            return self.denied(store.delay(&limiter.inner.units, n));
         }
         self.wait(n, limiter.inner.by(deadline.into())).await
     }
@@ -215,25 +220,38 @@ impl LeasedRemoteLimiter {
             key,
             ..
         } = &*self.handle;
-        let (answer, answered) = oneshot::channel();
-        store.queue().push_back(Waiter { n, answer });
-        self.start();
-        store.work.notify_one();
-        match timeout(deadline.remaining(), answered).await {
-            Ok(Ok(Ok(handed))) => {
-                handed.take();
-                self.handle.allowed.fetch_add(1, Ordering::Relaxed);
-                Ok(Granted::with(DecidedBy::Lease, store.held()))
+        loop {
+            let (answer, answered) = oneshot::channel();
+            store.queue().push_back(Waiter { n, answer });
+            self.handle.start();
+            store.work.notify_one();
+            match timeout(deadline.remaining(), answered).await {
+                Ok(Ok(Ok(handed))) => {
+                    if handed.take() {
+                        self.handle.allowed.fetch_add(1, Ordering::Relaxed);
+                        return Ok(Granted::with(DecidedBy::Lease, store.held()));
+                    }
+                }
+                Ok(Ok(Err(Refused::Denied(after)))) => return self.denied(after),
+                Ok(Ok(Err(Refused::Failed(error)))) => return limiter.inner.without(key, n, error),
+                Ok(Ok(Err(Refused::Closed))) => return Err(RemoteCheckError::Closed),
+                Ok(Ok(Err(Refused::Orphaned)) | Err(_)) => {}
+                Err(_) => return self.timed_out(n),
             }
-            Ok(Ok(Err(Refused::Denied(after)))) => self.denied(after),
-            Ok(Ok(Err(Refused::Failed(error)))) => limiter.inner.without(key, n, error),
-            Ok(Ok(Err(Refused::Closed)) | Err(_)) => Err(RemoteCheckError::Closed),
-            Err(_) => {
-                let after = limiter.inner.timeout;
-                let error = RemoteError::TimedOut { after };
-                limiter.inner.without(key, n, error)
+            if store.ending.load(Ordering::Acquire) {
+                return Err(RemoteCheckError::Closed);
             }
+            if deadline.remaining().is_zero() {
+                return self.timed_out(n);
+            }
+            // The keeper went with another runtime, or what it handed over lay for too long.
         }
+    }
+
+    fn timed_out(&self, n: u64) -> Result<Granted, RemoteCheckError> {
+        let inner = &self.handle.limiter.inner;
+        let after = inner.timeout;
+        inner.without(&self.handle.key, n, RemoteError::TimedOut { after })
     }
 
     fn denied(&self, after: Duration) -> Result<Granted, RemoteCheckError> {
@@ -243,34 +261,16 @@ impl LeasedRemoteLimiter {
 
     fn want(&self) {
         if !self.handle.store.wanted.swap(true, Ordering::AcqRel) {
-            self.start();
+            self.handle.start();
             self.handle.store.work.notify_one();
         }
     }
 
-    /// Starts the keeper unless it runs.
-    fn start(&self) {
-        let Handle {
-            limiter,
-            store,
-            key,
-            settings,
-            ..
-        } = &*self.handle;
-        if store.running.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let keeper = Keeper {
-            store: Arc::clone(store),
-            inner: Arc::clone(&limiter.inner),
-            key: key.clone(),
-            size: settings.size,
-            idle: settings.idle,
-        };
-        drop(tokio::spawn(keeper.run()));
-    }
-
-    /// The most tokens that this process holds at any time: one lease and a half.
+    /// The most tokens that lie here at any time for whoever asks: one lease and a half.
+    ///
+    /// What has been handed to checks that wait comes on top until they are polled: to each the
+    /// tokens that it asked for. It can be spent for [`idle`](LeaseSettings::idle), or a tenth of a second
+    /// if that is longer; a check that is polled later gives it back to the server, and asks again.
     #[must_use]
     pub fn held_bound(&self) -> u64 {
         bound(self.handle.settings.size)
@@ -278,13 +278,16 @@ impl LeasedRemoteLimiter {
 
     /// Refuses checks from now on, those that wait included; what is held goes back to the server.
     /// Idempotent.
+    ///
+    /// The task that gives it back is started if it has gone with its runtime. Outside a runtime
+    /// there is none to start it on, and the tokens stay until [`drain`](Self::drain).
     pub fn close(&self) {
-        self.handle.store.ending.store(true, Ordering::Release);
-        self.handle.store.work.notify_one();
+        self.handle.end();
     }
 
     /// [`close`](Self::close), and waits until what is held has gone back, until the deadline at
-    /// most. `finished` counts the tokens given back in all, `abandoned` those lost or still held.
+    /// most. `finished` counts the tokens given back in all, `abandoned` those lost, still held, on
+    /// their way, or handed to checks that have not been polled since.
     ///
     /// # Cancel safety
     /// It is closed, and the tokens go back.
@@ -303,8 +306,9 @@ impl LeasedRemoteLimiter {
             }
         };
         let _in_time = timeout(deadline.remaining(), ended).await;
+        let left = store.left();
         let stats = self.stats();
-        DrainReport::new(stats.returned, stats.lost + stats.held)
+        DrainReport::new(stats.returned, stats.lost + left)
     }
 
     /// The figures so far.
@@ -320,6 +324,7 @@ impl LeasedRemoteLimiter {
             returned: get(&store.returned),
             lost: get(&store.lost),
             held: store.held(),
+            handed: store.handed(),
         }
     }
 
@@ -330,11 +335,37 @@ impl LeasedRemoteLimiter {
     }
 }
 
+impl Handle {
+    /// Starts the keeper unless it runs.
+    fn start(&self) {
+        let store = &self.store;
+        if store.running.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let keeper = Keeper {
+            store: Arc::clone(store),
+            inner: Arc::clone(&self.limiter.inner),
+            key: self.key.clone(),
+            size: self.settings.size,
+            idle: self.settings.idle,
+            end: End(Arc::clone(store)),
+        };
+        drop(tokio::spawn(keeper.run()));
+    }
+
+    /// The keeper gives back what is left, without anybody waiting for it.
+    fn end(&self) {
+        self.store.ending.store(true, Ordering::Release);
+        if self.store.left() > 0 && tokio::runtime::Handle::try_current().is_ok() {
+            self.start();
+        }
+        self.store.work.notify_one();
+    }
+}
+
 impl Drop for Handle {
     fn drop(&mut self) {
-        // The keeper gives back what is held, without anybody waiting for it.
-        self.store.ending.store(true, Ordering::Release);
-        self.store.work.notify_one();
+        self.end();
     }
 }
 

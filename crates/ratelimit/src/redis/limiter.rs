@@ -30,7 +30,9 @@ use crate::redis::units::Units;
 /// delays by a full burst at most. A server that loses its data begins with a full burst. A check
 /// whose answer is lost may have taken its tokens; it is never sent twice.
 ///
-/// When the server gives no decision, an [`OnFailure`](crate::redis::OnFailure) policy does.
+/// When the server gives no decision, an [`OnFailure`](crate::redis::OnFailure) policy does. What it
+/// grants is never charged at the server, so it comes on top of that bound: with `LocalShare` a burst
+/// of the share and its rate for as long as the server is away, with `Open` without bound.
 /// Whether to ask at all is decided by the [`Remote`]'s circuit breaker. No lock is held over a
 /// round trip.
 ///

@@ -1,11 +1,9 @@
 //! One instance's share of a quota, for while the server is away.
 
-use std::time::Duration;
-
 use overdrive_core::ConfigError;
 
 use crate::keyed::KeyedLimiter;
-use crate::quota::Quota;
+use crate::quota::{MAX_PERIOD, Quota};
 use crate::redis::builder::OnFailure;
 
 /// What decides without the server.
@@ -37,9 +35,15 @@ impl Fallback {
                 reason: "must not exceed",
             });
         }
+        let period = quota.period.checked_mul(instances);
+        // Of a long period the tokens are divided, rounded down.
+        let (tokens, period) = match period.filter(|period| *period <= MAX_PERIOD) {
+            Some(period) => (quota.tokens, period),
+            None => (quota.tokens / u64::from(instances), quota.period),
+        };
         let share = Quota {
-            tokens: quota.tokens,
-            period: quota.period.checked_mul(instances).unwrap_or(Duration::MAX),
+            tokens,
+            period,
             burst: quota.burst / u64::from(instances),
         };
         let builder = KeyedLimiter::<[u8]>::builder().quota(share);
