@@ -124,6 +124,17 @@ impl Drop for Bomb {
     }
 }
 
+/// Whether it did; what may hold an item is not dropped.
+fn failed_as_a_batch<R>(result: Result<R, SubmitError<Bomb, &'static str>>) -> bool {
+    match result {
+        Err(SubmitError::Batch(_)) => true,
+        other => {
+            std::mem::forget(other);
+            false
+        }
+    }
+}
+
 #[test]
 fn items_whose_lease_failed_and_whose_destructors_panic_end_no_worker() {
     let batcher = Batcher::<Bomb, _>::builder()
@@ -134,17 +145,11 @@ fn items_whose_lease_failed_and_whose_destructors_panic_end_no_worker() {
         )
         .unwrap();
     let own = batcher.clone();
-    let first = bounded(move || own.submit_blocking(Bomb).map_err(std::mem::forget));
+    let first = bounded(move || failed_as_a_batch(own.submit_blocking(Bomb)));
     assert!(first.is_some());
     // The worker lives on, so the second ends like the first.
     let own = batcher.clone();
-    let second = bounded(move || match own.submit_blocking(Bomb) {
-        Err(SubmitError::Batch(_)) => true,
-        other => {
-            std::mem::forget(other);
-            false
-        }
-    });
+    let second = bounded(move || failed_as_a_batch(own.submit_blocking(Bomb)));
     assert_eq!(second, Some(true), "the only worker has died");
 }
 
