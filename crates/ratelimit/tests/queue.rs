@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -236,16 +236,17 @@ fn a_keys_thousand_do_not_keep_another_key_waiting() {
 #[test]
 fn a_clock_that_asks_the_limiter_does_not_hang() {
     #[derive(Debug)]
-    struct Asks(std::sync::OnceLock<ConcurrencyLimit>);
+    struct Asks(Mutex<Option<ConcurrencyLimit>>);
     impl Clock for Asks {
         fn now(&self) -> Timestamp {
-            if let Some(limit) = self.0.get() {
+            let limit = self.0.lock().unwrap().clone();
+            if let Some(limit) = limit {
                 let _ = limit.stats();
             }
             Timestamp::ZERO
         }
     }
-    let clock = Arc::new(Asks(std::sync::OnceLock::new()));
+    let clock = Arc::new(Asks(Mutex::new(None)));
     let limit = ConcurrencyLimit::builder()
         .limit(1)
         .shed(Shedding::default())
@@ -256,21 +257,24 @@ fn a_clock_that_asks_the_limiter_does_not_hang() {
     let other = limit.clone();
     let (joined, has_joined) = std::sync::mpsc::channel();
     let (done, is_done) = std::sync::mpsc::channel();
-    clock.0.set(limit).unwrap();
-    std::thread::spawn(move || {
+    *clock.0.lock().unwrap() = Some(limit);
+    let handing_out = std::thread::spawn(move || {
         let mut context = Context::from_waker(Waker::noop());
         let mut wait = Box::pin(other.acquire());
         let _ = wait.as_mut().poll(&mut context);
         joined.send(()).unwrap();
         drop(permit); // hands out: reads the clock under the lock
         done.send(()).unwrap();
-        std::mem::forget(wait);
     });
     has_joined.recv_timeout(Duration::from_secs(3)).unwrap();
     assert!(
         is_done.recv_timeout(Duration::from_secs(3)).is_ok(),
         "a deadlock: the clock is read under the lock"
     );
+    handing_out.join().unwrap();
+    // It holds the limit, which holds it.
+    let limit = clock.0.lock().unwrap().take();
+    drop(limit);
 }
 
 /// With a low in line, and a high, those between are passed for ever.
