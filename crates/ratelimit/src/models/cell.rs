@@ -115,7 +115,7 @@ fn change() {
 fn loom_a_change_of_quota_is_seen_whole() {
     // Each word of the quota can be switched at: with more, it does not end in minutes.
     let mut model = loom::model::Builder::new();
-    model.preemption_bound = model.preemption_bound.map(|bound| bound.min(3));
+    model.preemption_bound = model.preemption_bound.map(|bound| bound.min(2));
     model.check(change);
 }
 
