@@ -92,16 +92,19 @@ impl Workers {
 
     /// Waits for the threads to end, if it is threads.
     pub(crate) fn join_threads(this: &Mutex<Self>) {
-        let mut threads = Vec::new();
-        let mut core = None;
-        match &mut *Self::lock(this) {
-            Self::Threads(all) => threads = std::mem::take(all),
-            Self::Submitters(held) => core = held.take(),
-            #[cfg(feature = "tokio")]
-            Self::Tasks(_) => {}
-        }
+        let threads = match &mut *Self::lock(this) {
+            Self::Threads(threads) => std::mem::take(threads),
+            _ => return,
+        };
         workers::join(threads);
-        // With the handler.
+    }
+
+    /// Lets go of the handler, if it is the submitters', who have ended: the others' goes with them.
+    fn let_go(this: &Mutex<Self>) {
+        let core = match &mut *Self::lock(this) {
+            Self::Submitters(core) => core.take(),
+            _ => return,
+        };
         survive(|| drop(core));
     }
 
@@ -297,6 +300,7 @@ impl<T, R, E> Batcher<T, R, E> {
             let ended = park::block_on(watch, || deadline.remaining());
             if ended.is_some() {
                 Workers::join_threads(&self.handle.workers);
+                Workers::let_go(&self.handle.workers);
             }
         }
         report
@@ -335,10 +339,8 @@ impl<T, R, E> Batcher<T, R, E> {
         let report = self.drain(deadline).await;
         if report.is_complete() {
             let ended = Watch::new(self.shared(), Goal::Ended);
-            if within(deadline.remaining(), ended).await
-                && matches!(*Workers::lock(&self.handle.workers), Workers::Submitters(_))
-            {
-                Workers::join_threads(&self.handle.workers);
+            if within(deadline.remaining(), ended).await {
+                Workers::let_go(&self.handle.workers);
             }
         }
         report

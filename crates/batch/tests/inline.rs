@@ -156,11 +156,11 @@ fn a_submitter_goes_on_if_nobody_waits() {
 
 type Tickets = Vec<Ticket<u64, u64, Infallible>>;
 
-/// Leaves 15 items queued, with nobody at them: of one it was waited for, and its submitter was woken to
-/// go on, but is not seen again.
-fn left_alone() -> (Batcher<u64, u64>, Tickets) {
-    let held = held(builder().max_size(1));
-    let mut tickets: Vec<_> = (1..31)
+/// Leaves some of so many items queued, with nobody at them: the last was waited for, and its submitter
+/// was woken to go on, but is not seen again.
+fn left_alone_of(items: u64) -> (Batcher<u64, u64>, Tickets) {
+    let held = held(builder().max_size(1).capacity(1_000));
+    let mut tickets: Vec<_> = (1..=items)
         .map(|n| held.batcher.try_submit(n).unwrap())
         .collect();
     let last = pin!(tickets.last_mut().unwrap());
@@ -170,8 +170,14 @@ fn left_alone() -> (Batcher<u64, u64>, Tickets) {
     );
     drop(held.go_on);
     held.runner.join().unwrap();
-    assert_eq!(held.batcher.stats().queued, 15);
     (held.batcher, tickets)
+}
+
+/// Leaves 15 items so.
+fn left_alone() -> (Batcher<u64, u64>, Tickets) {
+    let left = left_alone_of(30);
+    assert_eq!(left.0.stats().queued, 15);
+    left
 }
 
 #[test]
@@ -563,20 +569,10 @@ fn a_shut_down_batcher_has_dropped_its_handler() {
 
 #[test]
 fn a_drain_ends_at_its_deadline() {
-    let held = held(builder().max_size(1).capacity(1_000));
-    let mut tickets: Vec<_> = (1..200)
-        .map(|n| held.batcher.try_submit(n).unwrap())
-        .collect();
-    let last = pin!(tickets.last_mut().unwrap());
-    assert!(
-        last.poll(&mut Context::from_waker(Waker::noop()))
-            .is_pending()
-    );
-    drop(held.go_on);
-    held.runner.join().unwrap();
-    let queued = held.batcher.stats().queued as u64;
+    let (batcher, _tickets) = left_alone_of(199);
+    let queued = batcher.stats().queued as u64;
     assert!(queued > 100);
-    let report = held.batcher.drain_blocking(Duration::ZERO);
+    let report = batcher.drain_blocking(Duration::ZERO);
     assert_eq!(report.finished + report.abandoned, queued);
     assert!(report.finished < 100, "{report:?}");
 }
