@@ -5,7 +5,8 @@ use std::fmt;
 use std::io;
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle, available_parallelism};
+use std::thread::available_parallelism;
+use std::time::Duration;
 
 use overdrive_core::clock::PreciseClock;
 use overdrive_core::{Clock, ConfigError};
@@ -44,6 +45,9 @@ pub enum Overload {
     /// The caller waits for room, or for the pool to close. A thread that is inside a pool, which
     /// might be what the queue waits for, runs the task itself instead.
     Wait,
+    /// As [`Wait`](Self::Wait), but no longer than that, in real time; then the task is given back,
+    /// with [`SpawnError::Full`](crate::SpawnError::Full).
+    WaitFor(Duration),
     /// The caller runs the task itself. So do not hold a lock over `spawn` that the task takes
     /// too.
     CallerRuns,
@@ -66,7 +70,7 @@ pub struct ThreadPoolBuilder {
     stack_size: Option<usize>,
     starvation_bound: NonZeroU32,
     on_panic: Option<PanicHandler>,
-    clock: Box<dyn Clock>,
+    clock: Option<Box<dyn Clock>>,
 }
 
 impl ThreadPoolBuilder {
@@ -79,7 +83,7 @@ impl ThreadPoolBuilder {
             stack_size: None,
             starvation_bound: DEFAULT_STARVATION_BOUND,
             on_panic: None,
-            clock: Box::new(PreciseClock),
+            clock: None,
         }
     }
 
@@ -135,7 +139,7 @@ impl ThreadPoolBuilder {
 
     /// The clock by which the deadlines of tasks are judged. Default: real time.
     pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Box::new(clock);
+        self.clock = Some(Box::new(clock));
         self
     }
 
@@ -169,19 +173,18 @@ impl ThreadPoolBuilder {
         let shared = Shared::new(Parts {
             name: self.name,
             workers,
+            max_workers: workers,
+            spare_workers: 0,
+            idle_timeout: Duration::from_secs(60),
             capacity: self.capacity,
             overload: self.overload,
+            stack_size: self.stack_size,
             starvation_bound: self.starvation_bound,
             on_panic: self.on_panic,
-            clock: self.clock,
+            real_time: self.clock.is_none(),
+            clock: self.clock.unwrap_or_else(|| Box::new(PreciseClock)),
         });
-        start(&shared, |shared, n| {
-            let mut thread = thread::Builder::new().name(format!("overdrive-workstealing-{n}"));
-            if let Some(bytes) = self.stack_size {
-                thread = thread.stack_size(bytes);
-            }
-            thread.spawn(move || shared.work())
-        })?;
+        start(&shared, |shared| shared.start_thread())?;
         Ok(ThreadPool::new(shared))
     }
 }
@@ -224,32 +227,22 @@ fn within(field: &'static str, value: usize, min: usize, max: usize) -> Result<(
 /// Starts the workers; if one cannot be, those that were have ended when this returns.
 fn start(
     shared: &Arc<Shared>,
-    start_one: impl Fn(Arc<Shared>, usize) -> io::Result<JoinHandle<()>>,
+    start_one: impl Fn(&Arc<Shared>) -> io::Result<bool>,
 ) -> Result<(), ConfigError> {
-    let mut threads = Vec::with_capacity(shared.parts.workers);
-    let mut failed = None;
-    for n in 0..shared.parts.workers {
-        match start_one(Arc::clone(shared), n) {
-            Ok(thread) => threads.push(thread),
-            Err(error) => {
-                failed = Some(error.kind());
-                break;
+    for _ in 0..shared.parts.workers {
+        if let Err(error) = start_one(shared) {
+            shared.end();
+            for thread in shared.take_threads() {
+                // A worker without work does not panic.
+                let _ = thread.join();
             }
+            return Err(ConfigError::Thread {
+                field: "workers",
+                kind: error.kind(),
+            });
         }
     }
-    let Some(kind) = failed else {
-        shared.keep_threads(threads);
-        return Ok(());
-    };
-    shared.end();
-    for thread in threads {
-        // A worker without work does not panic.
-        let _ = thread.join();
-    }
-    Err(ConfigError::Thread {
-        field: "workers",
-        kind,
-    })
+    Ok(())
 }
 
 #[cfg(test)]
@@ -258,6 +251,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
+    use crate::sync::spawn_thread;
 
     #[test]
     fn bad_settings_are_refused() {
@@ -288,21 +282,28 @@ mod tests {
         let shared = Shared::new(Parts {
             name: "test".into(),
             workers: 3,
+            max_workers: 3,
+            spare_workers: 0,
+            idle_timeout: Duration::from_secs(60),
             capacity: 1,
             overload: Overload::Reject,
+            stack_size: None,
             starvation_bound: DEFAULT_STARVATION_BOUND,
             on_panic: None,
             clock: Box::new(PreciseClock),
+            real_time: true,
         });
         let ended = Arc::new(AtomicUsize::new(0));
-        let result = start(&shared, |shared, n| {
-            if n == 2 {
-                return Err(io::ErrorKind::WouldBlock.into());
-            }
-            let ended = Arc::clone(&ended);
-            thread::Builder::new().spawn(move || {
-                shared.work();
-                ended.fetch_add(1, Ordering::Relaxed);
+        let result = start(&shared, |shared| {
+            shared.start_worker(|shared, n| {
+                if n == 2 {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                let ended = Arc::clone(&ended);
+                spawn_thread("test".into(), None, move || {
+                    shared.work(n);
+                    ended.fetch_add(1, Ordering::Relaxed);
+                })
             })
         });
         let expected = ConfigError::Thread {

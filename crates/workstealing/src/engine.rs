@@ -1,24 +1,31 @@
-//! The queue behind a lock, and what workers, spawners and waiters do with it.
-//!
-//! A job is in the queue, or it belongs to the one who took it out, and that one settles it: runs
-//! it or drops its closure, counts it, and makes its end known. Nothing of a user runs under the
-//! lock. Order of locks: a scope's group, the pool's state, a latch.
+//! What all threads of a pool share, and how work gets in.
 
 use std::borrow::Cow;
 use std::num::NonZeroU32;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::sync::Arc;
+use std::time::Duration;
 
-use overdrive_core::unwind::{drop_payload, survive};
-use overdrive_core::{Clock, Deadline, DrainReport, Health, Priority};
+use crossbeam_deque::{Stealer, Worker};
+use crossbeam_utils::CachePadded;
+use overdrive_core::unwind::survive;
+use overdrive_core::{Clock, Deadline, Health};
 
 use crate::builder::Overload;
-use crate::context;
+use crate::call::{Call, Reason, Source};
+use crate::counters::{Counters, Other};
+use crate::crew::Crew;
 use crate::error::{PanicPayload, SpawnError};
-use crate::job::{Fate, Job, Outcome, Reason, Signal};
-use crate::queue::{Queue, Ticket};
+use crate::queue::{LEVELS, Level, Queues};
+use crate::raw::context::{self, Frame};
+use crate::raw::task::Task;
+use crate::room::Room;
+use crate::seat::{GUESTS, Guests, Seat};
+use crate::sleep::Sleep;
 use crate::stats::ThreadPoolStats;
-use crate::wait::wait_until;
+use crate::sync::{
+    AtomicBool, AtomicU32, AtomicU64, Condvar, Mutex, Ordering, Thread, fence, lock,
+};
+use crate::worker::Local;
 
 pub(crate) type PanicHandler = Box<dyn Fn(&PanicPayload) + Send + Sync>;
 
@@ -26,303 +33,457 @@ pub(crate) type PanicHandler = Box<dyn Fn(&PanicPayload) + Send + Sync>;
 pub(crate) struct Parts {
     pub(crate) name: Cow<'static, str>,
     pub(crate) workers: usize,
+    pub(crate) max_workers: usize,
+    /// Threads beside those, for workers that block.
+    pub(crate) spare_workers: usize,
+    pub(crate) idle_timeout: Duration,
     pub(crate) capacity: usize,
     pub(crate) overload: Overload,
+    pub(crate) stack_size: Option<usize>,
     pub(crate) starvation_bound: NonZeroU32,
     pub(crate) on_panic: Option<PanicHandler>,
     pub(crate) clock: Box<dyn Clock>,
+    /// The clock shows real time.
+    pub(crate) real_time: bool,
+}
+
+impl Parts {
+    /// The most threads that there may be at a time.
+    pub(crate) const fn threads(&self) -> usize {
+        self.max_workers + self.spare_workers
+    }
 }
 
 pub(crate) struct Shared {
     pub(crate) parts: Parts,
-    state: Mutex<State>,
-    /// Idle workers wait here: for a job, or for the end.
-    work: Condvar,
-    /// Blocked spawners wait here: for room in the queue, or for the pool to close.
-    room: Condvar,
+    pub(crate) queues: Queues,
+    pub(crate) sleep: Sleep,
+    pub(crate) crew: Crew,
+    pub(crate) ending: AtomicBool,
     /// Those who drain wait here: for nothing to be outstanding.
-    idle: Condvar,
+    pub(crate) idle: Idle,
+    pub(crate) slots: Box<[Slot]>,
+    guests: Guests,
+    guests_seats: Box<[Seat]>,
+    /// For guests without a seat.
+    nowhere: Seat,
+    room: Room,
+    /// Tasks accepted from outside, per level, doubled; the lowest bit says that the pool is
+    /// closed.
+    accepted: CachePadded<[AtomicU64; LEVELS]>,
+    /// Of all threads but workers.
+    outside: Counters,
 }
 
-struct State {
-    queue: Queue<Job>,
-    /// The counters; what the queue knows is filled in when figures are asked for.
-    counts: ThreadPoolStats,
-    sleeping: usize,
-    blocked: usize,
-    /// Nothing more is accepted.
-    closed: bool,
-    /// Workers end once nothing is outstanding.
-    ending: bool,
-    threads: Vec<JoinHandle<()>>,
+/// A worker's place, taken by a thread or free.
+pub(crate) struct Slot {
+    pub(crate) seat: Seat,
+    pub(crate) counters: Counters,
+    pub(crate) stealer: Stealer<Task>,
+    /// The worker's end of its deque, while no thread has it.
+    pub(crate) deque: Mutex<Option<Worker<Task>>>,
+    pub(crate) thread: Mutex<Option<Thread>>,
 }
 
-impl State {
-    fn outstanding(&self) -> usize {
-        self.queue.len() + self.counts.running
-    }
+#[derive(Default)]
+pub(crate) struct Idle {
+    pub(crate) waiting: AtomicU32,
+    pub(crate) lock: Mutex<()>,
+    pub(crate) changed: Condvar,
 }
+
+const CLOSED: u64 = 1;
 
 impl Shared {
     pub(crate) fn new(parts: Parts) -> Arc<Self> {
-        let counts = ThreadPoolStats {
-            workers: parts.workers,
-            capacity: parts.capacity,
-            ..ThreadPoolStats::default()
+        let threads = parts.threads();
+        let slot = |n: usize| {
+            let deque = Worker::new_lifo();
+            Slot {
+                seat: Seat::new(u32::try_from(n).expect("the builder bounds it")),
+                counters: Counters::new(false),
+                stealer: deque.stealer(),
+                deque: Mutex::new(Some(deque)),
+                thread: Mutex::new(None),
+            }
         };
-        let state = State {
-            queue: Queue::new(parts.starvation_bound),
-            counts,
-            sleeping: 0,
-            blocked: 0,
-            closed: false,
-            ending: false,
-            threads: Vec::new(),
+        let guest = |n: usize| {
+            let index = u32::try_from(threads + n).expect("the builder bounds it");
+            Seat::new(index)
         };
         Arc::new(Self {
+            queues: Queues::new(parts.max_workers),
+            sleep: Sleep::new(threads),
+            crew: Crew::new(threads),
+            ending: AtomicBool::new(false),
+            idle: Idle::default(),
+            slots: (0..threads).map(slot).collect(),
+            guests: Guests::new(),
+            guests_seats: (0..GUESTS).map(guest).collect(),
+            nowhere: Seat::nowhere(),
+            room: Room::new(parts.capacity, threads),
+            accepted: CachePadded::default(),
+            outside: Counters::new(true),
             parts,
-            state: Mutex::new(state),
-            work: Condvar::new(),
-            room: Condvar::new(),
-            idle: Condvar::new(),
         })
     }
 
-    /// What a worker thread does.
-    pub(crate) fn work(self: &Arc<Self>) {
-        let _inside = context::enter(self, Priority::Normal);
-        let mut state = self.lock();
-        loop {
-            if let Some((ticket, job)) = state.queue.next() {
-                self.taken(&mut state);
-                drop(state);
-                self.settle(job, Some(ticket), None);
-                state = self.lock();
-            } else if state.ending && state.counts.running == 0 {
-                return;
-            } else {
-                state.sleeping += 1;
-                state = self
-                    .work
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner);
-                state.sleeping -= 1;
-            }
-        }
-    }
-
-    /// Accepts the job that `make` makes of `f`, or says why not. A ticket if it was queued; none
-    /// if it had to be run at once.
-    pub(crate) fn admit<F>(
+    /// Accepts the task that `make` makes of `f`, or says why not. `None` if it was queued; the
+    /// task if the caller has to run it at once, by [`run_here`](Self::run_here).
+    pub(crate) fn admit<F, M>(
         self: &Arc<Self>,
+        level: Level,
         f: F,
-        may_wait: bool,
-        make: impl FnOnce(F) -> Job,
-    ) -> Result<Option<Ticket>, SpawnError<F>> {
-        let mut state = self.lock();
-        loop {
-            if state.closed {
-                state.counts.rejected += 1;
-                return Err(SpawnError::Closed(f));
-            }
-            if state.queue.len() < self.parts.capacity {
-                return Ok(Some(self.push(&mut state, make(f))));
-            }
-            match self.parts.overload {
-                _ if !may_wait => break,
-                Overload::Reject => break,
-                // Who is in a pool may be what the queue waits for.
-                Overload::Wait if !context::is_in_any() => {
-                    state.blocked += 1;
-                    state = self
-                        .room
-                        .wait(state)
-                        .unwrap_or_else(PoisonError::into_inner);
-                    state.blocked -= 1;
-                }
-                Overload::Wait | Overload::CallerRuns => {
-                    Self::begin_at_once(&mut state);
-                    drop(state);
-                    self.settle(make(f), None, None);
-                    return Ok(None);
-                }
-            }
-        }
-        state.counts.rejected += 1;
-        Err(SpawnError::Full(f))
+        wait: Wait,
+        make: impl FnOnce(F) -> (Task, M),
+    ) -> Result<M, SpawnError<F>> {
+        context::of(self, |frame| match frame.and_then(|frame| frame.local) {
+            Some(local) => self.admit_inside(local, level, f, wait, make),
+            None => self.admit_outside(level, f, wait, make),
+        })
     }
 
-    /// Queues a part of a job that was accepted, whether or not the pool is closed by now.
-    ///
-    /// # Errors
-    /// The queue is full: the caller has to settle the job, without a ticket.
-    pub(crate) fn fork(&self, job: Job) -> Result<Ticket, Job> {
-        let mut state = self.lock();
-        if state.queue.len() < self.parts.capacity {
-            return Ok(self.push(&mut state, job));
-        }
-        Self::begin_at_once(&mut state);
-        Err(job)
-    }
-
-    /// Takes that job out of the queue, if it is still there, to settle it.
-    pub(crate) fn claim(&self, ticket: Ticket) -> Option<Job> {
-        let mut state = self.lock();
-        let job = state.queue.claim(ticket)?;
-        self.taken(&mut state);
-        Some(job)
-    }
-
-    /// Claims that job and runs it here, if it is still queued.
-    pub(crate) fn claim_and_run(self: &Arc<Self>, ticket: Ticket) {
-        let mut state = self.lock();
-        if let Some(job) = state.queue.claim(ticket) {
-            self.taken(&mut state);
-            state.counts.claimed += 1;
-            drop(state);
-            self.settle(job, None, None);
-        }
-    }
-
-    /// Runs a job that was taken out of the queue, or discards it, and makes its end known.
-    pub(crate) fn settle(
+    #[inline]
+    fn admit_inside<F, M>(
         self: &Arc<Self>,
-        job: Job,
-        ticket: Option<Ticket>,
-        discard: Option<Reason>,
-    ) {
-        if let (Signal::Scope(group), Some(ticket)) = (&job.signal, ticket) {
-            group.started(ticket);
+        local: &Local,
+        level: Level,
+        f: F,
+        wait: Wait,
+        make: impl FnOnce(F) -> (Task, M),
+    ) -> Result<M, SpawnError<F>> {
+        let counters = local.counters(self);
+        if self.is_closed() {
+            counters.count(Other::Rejected);
+            return Err(SpawnError::Closed(f));
         }
-        let fate = match discard {
-            Some(reason) => Fate::Discard(reason),
-            None if self.has_passed(job.deadline) => Fate::Discard(Reason::Expired),
-            None => Fate::Run,
-        };
-        let inside = context::enter(self, job.priority);
-        let mut outcome = (job.body)(fate);
-        if let Outcome::Panicked(payload) = &mut outcome {
-            self.report(payload.take());
-        }
-        drop(inside);
-        let mut state = self.lock();
-        state.counts.running -= 1;
-        state.counts.count(&outcome);
-        // Under the lock, so that figures and handles tell the same story.
-        let waker = match &job.signal {
-            Signal::Handle(latch) => latch.set(),
-            Signal::Nobody | Signal::Scope(_) => None,
-        };
-        if state.outstanding() == 0 {
-            self.idle.notify_all();
-            if state.ending {
-                self.work.notify_all();
+        // The task that spawns is outstanding, so no worker has ended for want of work.
+        if let Some(pot) = self.room.take_by(local.pot.get()) {
+            local.pot.set(pot);
+            counters.spawned(level);
+            let (task, made) = make(f);
+            if level == Level::NORMAL {
+                local.deque.push(task);
+            } else {
+                self.queues.push(level, task);
             }
+            self.notify();
+            return Ok(made);
         }
-        drop(state);
-        if let Signal::Scope(group) = &job.signal {
-            group.finished();
+        // A worker never waits for room in what it is there to empty.
+        if wait == Wait::Never || (wait == Wait::AsSaid && self.parts.overload == Overload::Reject)
+        {
+            counters.count(Other::Rejected);
+            return Err(SpawnError::Full(f));
         }
-        if let Some(waker) = waker {
-            survive(|| waker.wake());
+        counters.spawned(level);
+        counters.count(Other::CallerRan);
+        let (task, made) = make(f);
+        self.with_call(level, Source::Spawner, None, |call| task.call(call));
+        Ok(made)
+    }
+
+    fn admit_outside<F, M>(
+        self: &Arc<Self>,
+        level: Level,
+        f: F,
+        wait: Wait,
+        make: impl FnOnce(F) -> (Task, M),
+    ) -> Result<M, SpawnError<F>> {
+        let has_room = self.room.take();
+        let run_here = !has_room
+            && match (wait, self.parts.overload) {
+                (Wait::Never, _) | (Wait::AsSaid, Overload::Reject) => {
+                    return Err(self.refuse(f));
+                }
+                (Wait::RunHere, _) | (_, Overload::CallerRuns) => true,
+                // Who is in a pool may be what the queue waits for.
+                (_, Overload::Wait | Overload::WaitFor(_)) if context::is_in_any() => true,
+                (_, Overload::Wait) => return self.admit_late(None, level, f, make),
+                (_, Overload::WaitFor(limit)) => {
+                    return self.admit_late(Some(limit), level, f, make);
+                }
+            };
+        if !self.accept(level) {
+            if has_room {
+                self.room.give(1);
+            }
+            self.outside.count(Other::Rejected);
+            return Err(SpawnError::Closed(f));
+        }
+        let (task, made) = make(f);
+        if run_here {
+            self.outside.count(Other::CallerRan);
+            self.with_call(level, Source::Spawner, None, |call| task.call(call));
+        } else {
+            self.queues.push(level, task);
+            self.notify();
+        }
+        Ok(made)
+    }
+
+    #[cold]
+    fn admit_late<F, M>(
+        self: &Arc<Self>,
+        limit: Option<Duration>,
+        level: Level,
+        f: F,
+        make: impl FnOnce(F) -> (Task, M),
+    ) -> Result<M, SpawnError<F>> {
+        if !self.is_closed() && !self.room.wait(limit) {
+            return Err(self.refuse(f));
+        }
+        if !self.accept(level) {
+            self.outside.count(Other::Rejected);
+            return Err(SpawnError::Closed(f));
+        }
+        let (task, made) = make(f);
+        self.queues.push(level, task);
+        self.notify();
+        Ok(made)
+    }
+
+    fn refuse<F>(&self, f: F) -> SpawnError<F> {
+        self.outside.count(Other::Rejected);
+        if self.is_closed() {
+            SpawnError::Closed(f)
+        } else {
+            SpawnError::Full(f)
         }
     }
 
-    pub(crate) fn close(&self) {
-        let mut state = self.lock();
-        state.closed = true;
-        self.room.notify_all();
+    /// Counts a task from outside, unless the pool is closed: in one step, so that after the close
+    /// nothing comes that the workers have not waited for.
+    fn accept(&self, level: Level) -> bool {
+        let accepted = &self.accepted[level.at()];
+        if accepted.fetch_add(2, Ordering::SeqCst) & CLOSED == 0 {
+            return true;
+        }
+        accepted.fetch_sub(2, Ordering::SeqCst);
+        self.settled_outside();
+        false
+    }
+
+    /// Counts the part of a scope. Whether there is room to queue it. It is never refused: who
+    /// waits for the scope runs it.
+    pub(crate) fn accept_part(&self, frame: Option<&Frame<'_>>, level: Level) -> bool {
+        if let Some(local) = frame.and_then(|frame| frame.local) {
+            let counters = local.counters(self);
+            counters.spawned(level);
+            if let Some(pot) = self.room.take_by(local.pot.get()) {
+                local.pot.set(pot);
+                return true;
+            }
+            counters.count(Other::CallerRan);
+            return false;
+        }
+        self.accepted[level.at()].fetch_add(2, Ordering::SeqCst);
+        let has_room = self.room.take();
+        if !has_room {
+            self.outside.count(Other::CallerRan);
+        }
+        has_room
+    }
+
+    /// Queues what is no task of its own: a hint where there is one.
+    pub(crate) fn hint(&self, frame: Option<&Frame<'_>>, level: Level, task: Task) {
+        match frame.and_then(|frame| frame.local) {
+            Some(local) if level == Level::NORMAL => local.deque.push(task),
+            _ => self.queues.push(level, task),
+        }
+        self.notify();
+    }
+
+    /// A task has left the queue.
+    #[inline]
+    pub(crate) fn free_place(&self, local: Option<&Local>) {
+        match local {
+            Some(local) => local.pot.set(self.room.give_by(local.pot.get())),
+            None => self.room.give(1),
+        }
+    }
+
+    /// A worker gives back what it holds.
+    pub(crate) fn empty_pot(&self, local: &Local) {
+        let pot = local.pot.take();
+        if pot > 0 {
+            self.room.give(pot);
+        }
+    }
+
+    /// Somebody took a task out of turn; its entry stays. Whether its place is free only when the
+    /// entry goes, as too many such entries are there.
+    pub(crate) fn leave_behind(&self, level: Level) -> bool {
+        if self.queues.leave_behind(level) < self.parts.capacity as u64 {
+            self.room.give(1);
+            return false;
+        }
+        true
+    }
+
+    /// Calls something on this thread's account.
+    pub(crate) fn with_call<R>(
+        self: &Arc<Self>,
+        level: Level,
+        from: Source,
+        discard: Option<Reason>,
+        f: impl FnOnce(&Call<'_>) -> R,
+    ) -> R {
+        let go = |frame: &Frame<'_>| {
+            let before = frame.seat.set_priority(level);
+            let result = f(&Call {
+                shared: self,
+                counters: frame
+                    .local
+                    .map_or(&self.outside, |local| local.counters(self)),
+                local: frame.local,
+                level,
+                from,
+                discard,
+            });
+            frame.seat.set_priority(before);
+            result
+        };
+        self.inside(go)
+    }
+
+    /// Enters the pool, on a seat if there is one.
+    pub(crate) fn inside<R>(self: &Arc<Self>, f: impl FnOnce(&Frame<'_>) -> R) -> R {
+        context::of(self, |frame| match frame {
+            Some(frame) => Frame::enter(self, frame.seat, frame.local, f),
+            None => match self.guests.sit_down() {
+                Some(chair) => {
+                    let seat = &self.guests_seats[chair.n];
+                    seat.set_priority(Level::NORMAL);
+                    Frame::enter(self, seat, None, f)
+                }
+                None => Frame::enter(self, &self.nowhere, None, f),
+            },
+        })
+    }
+
+    pub(crate) fn seat(&self, index: usize) -> Option<&Seat> {
+        match index.checked_sub(self.slots.len()) {
+            None => Some(&self.slots[index].seat),
+            Some(guest) => self.guests_seats.get(guest),
+        }
+    }
+
+    /// The seats of those who are in the pool without being its workers.
+    pub(crate) fn guests(&self) -> impl Iterator<Item = &Seat> {
+        self.guests.taken().map(|n| &self.guests_seats[n])
+    }
+
+    /// Keeps a join of the caller public, and wakes somebody for it.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn share(&self, seat: &Seat) {
+        let deque = &seat.deque;
+        deque.publish();
+        fence(Ordering::SeqCst);
+        if self.sleep.has_to_wake() && deque.is_patient() {
+            return;
+        }
+        deque.satisfied();
+        self.notify();
+    }
+
+    /// After a push: wakes a worker, if one must be woken.
+    #[inline]
+    pub(crate) fn notify(&self) {
+        if let Some(worker) = self.sleep.wake_one() {
+            self.unpark(worker);
+        }
+    }
+
+    #[cold]
+    pub(crate) fn unpark(&self, worker: usize) {
+        if let Some(thread) = &*lock(&self.slots[worker].thread) {
+            thread.unpark();
+        }
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        self.lock().closed
+        self.accepted[0].load(Ordering::SeqCst) & CLOSED != 0
     }
 
-    /// Lets the workers end once nothing is outstanding.
-    pub(crate) fn end(&self) {
-        let mut state = self.lock();
-        state.closed = true;
-        state.ending = true;
-        self.room.notify_all();
-        self.work.notify_all();
-    }
-
-    pub(crate) fn drain(&self, deadline: Deadline) -> DrainReport {
-        let may_wait = !context::is_in(self);
-        let mut state = self.lock();
-        let before = state.counts.ended();
-        while may_wait && state.outstanding() > 0 {
-            let (guard, in_time) = wait_until(&self.idle, state, deadline);
-            state = guard;
-            if !in_time {
-                break;
-            }
+    pub(crate) fn close(&self) {
+        for accepted in &*self.accepted {
+            accepted.fetch_or(CLOSED, Ordering::SeqCst);
         }
-        let abandoned = u64::try_from(state.outstanding()).unwrap_or(u64::MAX);
-        DrainReport::new(state.counts.ended() - before, abandoned)
+        self.room.close();
     }
 
-    pub(crate) fn shutdown(self: &Arc<Self>, deadline: Deadline) -> DrainReport {
-        self.end();
-        let report = self.drain(deadline);
-        if report.is_complete() {
-            self.join_threads();
-        } else if deadline.has_passed() {
-            self.discard_queued();
-        }
-        report
+    /// Accepted tasks, and those of them that have left the queue for good.
+    pub(crate) fn ends(&self) -> u64 {
+        let slots = self.slots.iter().map(|slot| slot.counters.all_settled());
+        slots.sum::<u64>() + self.outside.all_settled()
+    }
+
+    pub(crate) fn spawns(&self) -> u64 {
+        let slots = self.slots.iter().map(|slot| slot.counters.all_spawned());
+        let accepted = self.accepted.iter();
+        let accepted = accepted.map(|n| n.load(Ordering::SeqCst) >> 1);
+        slots.sum::<u64>() + accepted.sum::<u64>()
+    }
+
+    /// Tasks that have left the queue.
+    pub(crate) fn starts(&self) -> u64 {
+        let slots = self.slots.iter().map(|slot| slot.counters.all_started());
+        slots.sum::<u64>() + self.outside.all_started()
     }
 
     pub(crate) fn stats(&self) -> ThreadPoolStats {
-        let state = self.lock();
-        ThreadPoolStats {
-            queued_high: state.queue.len_of(Priority::High),
-            queued_normal: state.queue.len_of(Priority::Normal),
-            queued_low: state.queue.len_of(Priority::Low),
-            ..state.counts
+        let mut stats = ThreadPoolStats {
+            workers: self.crew.live(),
+            capacity: self.parts.capacity,
+            ..ThreadPoolStats::default()
+        };
+        // In the order of a task's way, backwards: so no difference is negative.
+        let mut started = [0; LEVELS];
+        let mut spawned = [0; LEVELS];
+        let all = || {
+            let slots = self.slots.iter().map(|slot| &slot.counters);
+            slots.chain([&self.outside])
+        };
+        for counters in all() {
+            counters.add_to(&mut stats);
         }
+        for counters in all() {
+            counters.add_started_to(&mut started);
+        }
+        for counters in all() {
+            counters.add_spawned_to(&mut spawned);
+        }
+        for (sum, accepted) in spawned.iter_mut().zip(&*self.accepted) {
+            *sum += accepted.load(Ordering::SeqCst) >> 1;
+        }
+        let queued = |level: Level| spawned[level.at()].saturating_sub(started[level.at()]);
+        let narrow = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
+        stats.queued_high = narrow(queued(Level::HIGH));
+        stats.queued_normal = narrow(queued(Level::NORMAL));
+        stats.queued_low = narrow(queued(Level::LOW));
+        let started: u64 = started.iter().sum();
+        stats.running = narrow(started.saturating_sub(stats.ended()));
+        stats.spawned = spawned.iter().sum();
+        stats.sleeping = self.sleep.sleeping();
+        stats.blocked = self.crew.blocked();
+        stats
     }
 
     pub(crate) fn health(&self) -> Health {
-        let state = self.lock();
-        if state.closed {
+        let queued = self.spawns().saturating_sub(self.starts());
+        if self.is_closed() {
             Health::Unhealthy
-        } else if state.queue.len() * 4 >= self.parts.capacity * 3 {
+        } else if queued.saturating_mul(4) >= self.parts.capacity as u64 * 3 {
             Health::Degraded
         } else {
             Health::Healthy
         }
     }
 
-    pub(crate) fn keep_threads(&self, threads: Vec<JoinHandle<()>>) {
-        self.lock().threads = threads;
-    }
-
-    fn push(&self, state: &mut State, job: Job) -> Ticket {
-        state.counts.spawned += 1;
-        let ticket = state.queue.push(job.priority, job);
-        if state.sleeping > 0 {
-            self.work.notify_one();
-        }
-        ticket
-    }
-
-    /// A job has left the queue, and there is room for another.
-    fn taken(&self, state: &mut State) {
-        state.counts.running += 1;
-        if state.blocked > 0 {
-            self.room.notify_one();
-        }
-    }
-
-    fn begin_at_once(state: &mut State) {
-        state.counts.spawned += 1;
-        state.counts.caller_ran += 1;
-        state.counts.running += 1;
-    }
-
     /// A clock that panics has not shown that it is too late.
-    fn has_passed(&self, deadline: Deadline) -> bool {
+    pub(crate) fn has_passed(&self, deadline: Deadline) -> bool {
         let mut passed = false;
         if deadline != Deadline::NEVER {
             survive(|| passed = deadline.has_passed_on(&*self.parts.clock));
@@ -330,44 +491,29 @@ impl Shared {
         passed
     }
 
-    fn report(&self, payload: Option<PanicPayload>) {
-        if let Some(payload) = payload {
-            if let Some(handler) = &self.parts.on_panic {
-                survive(|| handler(&payload));
-            }
-            drop_payload(payload.into_inner());
-        }
+    /// Counts something on this thread's account.
+    pub(crate) fn count_here(self: &Arc<Self>, what: Other) {
+        context::of(self, |frame| {
+            let local = frame.and_then(|frame| frame.local);
+            let counters = local.map_or(&self.outside, |local| local.counters(self));
+            counters.count(what);
+        });
     }
 
-    /// The parts of joins and scopes stay: somebody waits for them and will run them.
-    fn discard_queued(self: &Arc<Self>) {
-        let mut state = self.lock();
-        let is_task = |job: &Job| !matches!(job.signal, Signal::Scope(_));
-        let jobs = state.queue.claim_all(is_task);
-        for _ in &jobs {
-            self.taken(&mut state);
-        }
-        drop(state);
-        for job in jobs {
-            self.settle(job, None, Some(Reason::Abandoned));
-        }
+    /// Whether deadlines are judged by real time, so that threads can wait for them.
+    pub(crate) fn is_real_time(&self) -> bool {
+        self.parts.real_time
     }
 
-    fn join_threads(&self) {
-        if context::is_in(self) {
-            return;
-        }
-        let threads = std::mem::take(&mut self.lock().threads);
-        for thread in threads {
-            // A destructor of a worker's thread-local may get here.
-            if thread.thread().id() != thread::current().id() {
-                // Workers catch what tasks panic with.
-                let _ = thread.join();
-            }
-        }
+    pub(crate) fn outside(&self) -> &Counters {
+        &self.outside
     }
+}
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// What a spawner does when there is no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    AsSaid,
+    Never,
+    RunHere,
 }

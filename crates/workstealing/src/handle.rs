@@ -3,20 +3,17 @@
 use std::fmt;
 use std::future::Future;
 use std::ops::Deref;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use overdrive_core::Deadline;
-use overdrive_core::unwind::survive;
 
-use crate::context;
-use crate::engine::Shared;
-use crate::error::{PanicPayload, TaskError};
-use crate::job::{Body, Fate, Latch, Outcome, Reason};
-use crate::queue::Ticket;
+use crate::call::Reason;
+use crate::cell::Awaited;
+use crate::error::TaskError;
+use crate::raw::context;
 
 /// A submitted task: to be waited for by a thread ([`join`](Self::join)) or by an async task (it is
 /// a future), cancelled, or forgotten. Dropping it detaches the task, which runs nevertheless.
@@ -38,26 +35,12 @@ use crate::queue::Ticket;
 /// When polled after it was ready.
 #[must_use = "dropping the handle detaches the task; its result and its panic are lost"]
 pub struct TaskHandle<T> {
-    shared: Arc<Shared>,
-    /// None if it did not go through the queue.
-    ticket: Option<Ticket>,
-    latch: Arc<Latch>,
-    slot: Arc<Slot<T>>,
+    cell: Arc<dyn Awaited<T> + Send + Sync>,
 }
 
 impl<T> TaskHandle<T> {
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        ticket: Option<Ticket>,
-        latch: Arc<Latch>,
-        slot: Arc<Slot<T>>,
-    ) -> Self {
-        Self {
-            shared,
-            ticket,
-            latch,
-            slot,
-        }
+    pub(crate) fn new(cell: Arc<dyn Awaited<T> + Send + Sync>) -> Self {
+        Self { cell }
     }
 
     /// Waits for the task to end.
@@ -71,11 +54,11 @@ impl<T> TaskHandle<T> {
     /// # Errors
     /// The task panicked, or did not run.
     pub fn join(self) -> Result<T, TaskError> {
-        if let (true, Some(ticket)) = (context::is_in_any(), self.ticket) {
-            self.shared.claim_and_run(ticket);
+        if context::is_in_any() {
+            self.cell.claim(None);
         }
-        self.latch.wait();
-        self.slot.take()
+        self.wait_until(Deadline::NEVER);
+        self.cell.take()
     }
 
     /// Waits for the task to end, but no longer than that, in real time. It never runs the task
@@ -85,8 +68,8 @@ impl<T> TaskHandle<T> {
     /// # Errors
     /// The outer one is the handle, if the time was up. The inner one is as of [`join`](Self::join).
     pub fn join_timeout(self, timeout: Duration) -> Result<Result<T, TaskError>, Self> {
-        if self.latch.wait_until(Deadline::from(timeout)) {
-            Ok(self.slot.take())
+        if self.wait_until(Deadline::from(timeout)) {
+            Ok(self.cell.take())
         } else {
             Err(self)
         }
@@ -98,7 +81,7 @@ impl<T> TaskHandle<T> {
     /// The outer one is the handle, if it has not. The inner one is as of [`join`](Self::join).
     pub fn try_join(self) -> Result<Result<T, TaskError>, Self> {
         if self.is_finished() {
-            Ok(self.slot.take())
+            Ok(self.cell.take())
         } else {
             Err(self)
         }
@@ -108,20 +91,25 @@ impl<T> TaskHandle<T> {
     /// task will not run, and has ended with [`TaskError::Cancelled`]. A task that runs is left
     /// alone. Its place in the queue is free at once.
     pub fn cancel(&self) -> bool {
-        let Some(ticket) = self.ticket else {
-            return false;
-        };
-        let Some(job) = self.shared.claim(ticket) else {
-            return false;
-        };
-        self.shared.settle(job, None, Some(Reason::Cancelled));
-        true
+        self.cell.claim(Some(Reason::Cancelled))
     }
 
     /// Whether the task has ended, in whatever way.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        self.latch.is_set()
+        self.cell.is_over()
+    }
+
+    /// Whether it is over by then. The task's own deadline is kept while waiting.
+    fn wait_until(&self, limit: Deadline) -> bool {
+        let own = self.cell.deadline();
+        if own < limit && self.cell.shared().is_real_time() {
+            if self.cell.wait(own) {
+                return true;
+            }
+            self.cell.expire();
+        }
+        self.cell.wait(limit)
     }
 
     /// A handle whose drop cancels the task, if it has not started.
@@ -134,8 +122,8 @@ impl<T> Future for TaskHandle<T> {
     type Output = Result<T, TaskError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.latch.register(cx.waker()) {
-            Poll::Ready(self.slot.take())
+        if self.cell.register(cx.waker()) {
+            Poll::Ready(self.cell.take())
         } else {
             Poll::Pending
         }
@@ -144,17 +132,14 @@ impl<T> Future for TaskHandle<T> {
 
 impl<T> Drop for TaskHandle<T> {
     fn drop(&mut self) {
-        // Both are taken before either is dropped, which may panic.
-        let left = self.slot.replace(Place::Left);
-        let waker = self.latch.forget();
-        drop((left, waker));
+        self.cell.detach();
     }
 }
 
 impl<T> fmt::Debug for TaskHandle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TaskHandle")
-            .field("pool", &self.shared.parts.name)
+            .field("pool", &self.cell.shared().parts.name)
             .field("finished", &self.is_finished())
             .finish_non_exhaustive()
     }
@@ -208,86 +193,5 @@ impl<T> Drop for CancelOnDrop<T> {
 impl<T> fmt::Debug for CancelOnDrop<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("CancelOnDrop").field(&self.handle).finish()
-    }
-}
-
-/// Where a result is put down for the handle. It is looked at only once the latch is set.
-#[derive(Debug)]
-pub(crate) struct Slot<T>(Mutex<Place<T>>);
-
-#[derive(Debug)]
-enum Place<T> {
-    Empty,
-    Result(Result<T, TaskError>),
-    /// The handle took the result, or is gone.
-    Left,
-}
-
-impl<T> Slot<T> {
-    pub(crate) fn new() -> Self {
-        Self(Mutex::new(Place::Empty))
-    }
-
-    /// Gives the result back if nobody is there to take it.
-    fn put(&self, result: Result<T, TaskError>) -> Option<Result<T, TaskError>> {
-        let mut place = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(*place, Place::Left) {
-            return Some(result);
-        }
-        *place = Place::Result(result);
-        None
-    }
-
-    fn take(&self) -> Result<T, TaskError> {
-        match self.replace(Place::Left) {
-            Place::Result(result) => result,
-            Place::Empty | Place::Left => panic!("a task's handle was polled after it was ready"),
-        }
-    }
-
-    fn replace(&self, by: Place<T>) -> Place<T> {
-        let mut place = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut *place, by)
-    }
-}
-
-/// The body of work with a result.
-pub(crate) fn body<F, T>(f: F, slot: Arc<Slot<T>>) -> Body
-where
-    F: FnOnce() -> T + Send + 'static,
-    T: Send + 'static,
-{
-    Box::new(move |fate| {
-        let (result, outcome) = match fate {
-            Fate::Run => match catch_unwind(AssertUnwindSafe(f)) {
-                Ok(value) => (Ok(value), Outcome::Completed),
-                Err(payload) => {
-                    let error = TaskError::Panicked(PanicPayload::new(payload));
-                    (Err(error), Outcome::Panicked(None))
-                }
-            },
-            Fate::Discard(reason) => {
-                survive(|| drop(f));
-                (Err(reason.into()), Outcome::Discarded(reason))
-            }
-        };
-        match slot.put(result) {
-            Some(Err(TaskError::Panicked(payload))) => Outcome::Panicked(Some(payload)),
-            Some(unwanted) => {
-                survive(|| drop(unwanted));
-                outcome
-            }
-            None => outcome,
-        }
-    })
-}
-
-impl From<Reason> for TaskError {
-    fn from(reason: Reason) -> Self {
-        match reason {
-            Reason::Cancelled => Self::Cancelled,
-            Reason::Abandoned => Self::Abandoned,
-            Reason::Expired => Self::DeadlineExceeded,
-        }
     }
 }

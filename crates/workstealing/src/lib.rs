@@ -89,18 +89,28 @@
 #![deny(unsafe_code)]
 
 mod builder;
-mod context;
+mod call;
+mod cell;
+mod counters;
+mod crew;
+mod deque;
+mod ending;
 mod engine;
 mod error;
 mod handle;
-mod job;
 mod pool;
 mod queue;
+mod raw;
+mod room;
 mod scope;
+mod seat;
 mod settings;
+mod sleep;
 mod stats;
+mod sync;
 mod task;
 mod wait;
+mod worker;
 
 pub use overdrive_core::{Clock, ConfigError, Deadline, DrainReport, Health, Priority};
 

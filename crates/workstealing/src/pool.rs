@@ -1,17 +1,15 @@
 //! The pool.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, OnceLock};
 
-use overdrive_core::unwind::survive;
 use overdrive_core::{Deadline, DrainReport, Health};
 
 use crate::builder::ThreadPoolBuilder;
-use crate::context;
 use crate::engine::Shared;
 use crate::error::SpawnError;
 use crate::handle::TaskHandle;
+use crate::raw::{context, fork};
 use crate::scope::{self, Scope};
 use crate::stats::ThreadPoolStats;
 use crate::task::TaskBuilder;
@@ -146,6 +144,31 @@ impl ThreadPool {
         self.task().try_submit(f)
     }
 
+    /// As [`spawn`](Self::spawn), but runs `f` itself, right here, if the queue is full, whatever
+    /// the policy.
+    ///
+    /// # Errors
+    /// The pool is closed. The closure is in the error.
+    pub fn spawn_or_run<F>(&self, f: F) -> Result<(), SpawnError<F>>
+    where
+        F: FnOnce() + Send + 'static,
+    {
+        self.task().spawn_or_run(f)
+    }
+
+    /// As [`submit`](Self::submit), but runs `f` itself, right here, if the queue is full, whatever
+    /// the policy.
+    ///
+    /// # Errors
+    /// The pool is closed. The closure is in the error.
+    pub fn submit_or_run<F, T>(&self, f: F) -> Result<TaskHandle<T>, SpawnError<F>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        self.task().submit_or_run(f)
+    }
+
     /// A task with a priority or a deadline, to be spawned or submitted.
     pub fn task(&self) -> TaskBuilder<'_> {
         TaskBuilder::new(self)
@@ -163,7 +186,11 @@ impl ThreadPool {
         RA: Send,
         RB: Send,
     {
-        join_in(self.shared(), a, b)
+        let shared = self.shared();
+        context::innermost(|frame| match frame {
+            Some(frame) if Arc::ptr_eq(frame.shared, shared) => fork::join(frame, a, b),
+            _ => shared.inside(|frame| fork::join(frame, a, b)),
+        })
     }
 
     /// Runs `operation` on this thread, which may spawn work on borrowed data, and returns when all
@@ -189,9 +216,7 @@ impl ThreadPool {
     where
         F: FnOnce() -> R,
     {
-        let shared = self.shared();
-        let _inside = context::enter(shared, context::priority_in(shared));
-        f()
+        self.shared().inside(|_| f())
     }
 
     /// Accepts nothing any more, which is what [`SpawnError::Closed`] says. What was accepted runs
@@ -303,6 +328,7 @@ impl fmt::Debug for ThreadPool {
 /// # Panics
 /// If one of them does: when both have ended, with the panic of `a` if both did. Or if the global
 /// pool is needed and cannot be built.
+#[inline]
 pub fn join<A, B, RA, RB>(a: A, b: B) -> (RA, RB)
 where
     A: FnOnce() -> RA + Send,
@@ -310,10 +336,10 @@ where
     RA: Send,
     RB: Send,
 {
-    match context::current() {
-        Some(shared) => join_in(&shared, a, b),
-        None => ThreadPool::global().join(a, b),
-    }
+    context::innermost(|frame| match frame {
+        Some(frame) => fork::join(frame, a, b),
+        None => join_globally(a, b),
+    })
 }
 
 /// Runs `operation` on this thread, which may spawn work on borrowed data, and returns when all of
@@ -340,34 +366,20 @@ pub fn scope<'scope, F, R>(operation: F) -> R
 where
     F: FnOnce(&Scope<'scope>) -> R,
 {
-    match context::current() {
-        Some(shared) => scope::run(&shared, operation),
+    context::innermost(|frame| match frame {
+        Some(frame) => scope::run(frame.shared, operation),
         None => ThreadPool::global().scope(operation),
-    }
+    })
 }
 
-fn join_in<RA, RB>(
-    shared: &Arc<Shared>,
-    a: impl FnOnce() -> RA,
-    b: impl FnOnce() -> RB + Send,
-) -> (RA, RB)
+#[cold]
+#[inline(never)]
+fn join_globally<A, B, RA, RB>(a: A, b: B) -> (RA, RB)
 where
+    A: FnOnce() -> RA + Send,
+    B: FnOnce() -> RB + Send,
+    RA: Send,
     RB: Send,
 {
-    let mut other = None;
-    let place = &mut other;
-    let both = AssertUnwindSafe(|| {
-        scope::run(shared, |scope| {
-            scope.spawn(move |_| *place = Some(b()));
-            a()
-        })
-    });
-    match catch_unwind(both) {
-        Ok(result) => (result, other.expect("the scope has run it to its end")),
-        Err(payload) => {
-            // Its destructor may panic, which must not meet the panic that goes on.
-            survive(|| drop(other));
-            resume_unwind(payload)
-        }
-    }
+    ThreadPool::global().join(a, b)
 }

@@ -1,43 +1,44 @@
-//! Work on borrowed data, over before the borrow is. The crate's only unsafe code.
+//! Work on borrowed data, over before the borrow is.
 //!
 //! # Invariants
 //!
-//! 1. A body made by [`Scope::spawn`] borrows for `'scope`. It is given to the pool as if it
+//! 1. A part made by [`Scope::spawn`] borrows for `'scope`. It is given to its group as if it
 //!    borrowed nothing, and [`run`] does not return, nor unwind, before it is gone.
-//! 2. `unfinished` counts the bodies that are not gone. It goes up in `spawn`, before the pool has
-//!    the body, and down in [`Group::finished`], which the engine calls after the call of the body,
-//!    which consumes it, has returned. A body that is lost without being called leaves the count
-//!    up: then `run` waits for ever, and the borrow stays valid.
+//! 2. `unfinished` counts the parts that are not gone. It goes up in `spawn`, before anybody else
+//!    has the part, and down in [`Group::finished`], after the call of the part, which consumes it,
+//!    has returned. A part that is lost without being called leaves the count up: then `run` waits
+//!    for ever, and the borrow stays valid.
 //! 3. `run` waits for the count to be zero in a destructor, so on each way out. When it has seen
-//!    zero, no body exists that could spawn another one, and the `&Scope` given to the operation
+//!    zero, no part exists that could spawn another one, and the `&Scope` given to the operation
 //!    is gone.
-//! 4. What outlives a body in the pool (its signal, the group) is `'static` by type. Results go
-//!    where the body itself puts them, while the borrow is valid.
+//! 4. What outlives a part (the group, hints in the pool's queues) is `'static` by type. Results go
+//!    where the part itself puts them, while the borrow is valid.
 //! 5. `Scope<'scope>` is invariant in `'scope` and only lent, so that nobody can shorten the
 //!    lifetime or keep the scope.
-//! 6. `Shared::settle` does not unwind: a body catches what it runs and drops, so the destructor
-//!    of 3 is not left early.
+//! 6. The call of a part does not unwind: it catches what it runs and drops, so the destructor of 3
+//!    is not left early.
 
 #![expect(
     unsafe_code,
-    reason = "bodies that borrow wait in a queue that outlives them"
+    reason = "parts that borrow wait in a queue that outlives them"
 )]
 
 use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
 use std::marker::PhantomData;
-use std::mem::transmute;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use overdrive_core::unwind::{drop_payload, survive};
-use overdrive_core::{Deadline, Priority};
 
-use crate::context;
+use crate::call::{Call, Source};
+use crate::counters::{End, Other};
 use crate::engine::Shared;
-use crate::job::{Body, Fate, Job, Outcome, Signal};
-use crate::queue::Ticket;
+use crate::queue::Level;
+use crate::raw::context;
+use crate::raw::task::Task;
+use crate::sync::{Condvar, Mutex, MutexGuard, lock, wait};
 
 /// Where work on borrowed data is spawned, given by [`scope`](crate::scope()) and
 /// [`ThreadPool::scope`](crate::ThreadPool::scope).
@@ -69,7 +70,7 @@ use crate::queue::Ticket;
 pub struct Scope<'scope> {
     shared: Arc<Shared>,
     group: Arc<Group>,
-    priority: Priority,
+    level: Level,
     invariant: PhantomData<fn(&'scope ()) -> &'scope ()>,
 }
 
@@ -81,57 +82,59 @@ impl<'scope> Scope<'scope> {
     /// not hold a lock over the call that the part takes too. Its priority is that of the task
     /// that opened the scope. A panic in it is resumed by the scope.
     ///
-    /// Cost: two allocations, and the locks of the scope and of the pool.
+    /// Cost: the scope's lock; an allocation, unless the closure has no more than three words.
     pub fn spawn<F>(&self, f: F)
     where
         F: FnOnce(&Self) + Send + 'scope,
     {
-        let scope = Self {
-            shared: Arc::clone(&self.shared),
-            group: Arc::clone(&self.group),
-            priority: self.priority,
-            invariant: PhantomData,
+        let group = Arc::clone(&self.group);
+        let part = move |call: &Call<'_>| {
+            let scope = Self {
+                shared: Arc::clone(call.shared),
+                group,
+                level: call.level,
+                invariant: PhantomData,
+            };
+            scope.call(f, call);
         };
-        let body: BorrowingBody<'scope> = Box::new(move |fate| scope.call(f, fate));
-        // SAFETY: invariant 2: the body is counted below, by the group that its job signals; while
-        // it is, `'scope` lasts.
-        let body = unsafe { erase(body) };
-        let job = Job {
-            body,
-            signal: Signal::Scope(Arc::clone(&self.group)),
-            priority: self.priority,
-            deadline: Deadline::NEVER,
-        };
-        let mut state = self.group.lock();
-        state.unfinished += 1;
-        match self.shared.fork(job) {
-            Ok(ticket) => {
-                state.queued.push_back(ticket);
-                if state.waiting {
-                    self.group.changed.notify_all();
-                }
-            }
-            Err(job) => {
+        // SAFETY: invariants 1 and 2: the part is counted below; while it is, `'scope` lasts.
+        let part = unsafe { Task::borrowing(part) };
+        context::of(&self.shared, |frame| {
+            let has_room = self.shared.accept_part(frame, self.level);
+            let mut state = self.group.lock();
+            state.unfinished += 1;
+            if !has_room {
                 drop(state);
-                self.shared.settle(job, None, None);
+                self.group
+                    .do_part(&self.shared, part, self.level, Source::Spawner);
+                return;
             }
-        }
+            state.queued.push_back(part);
+            if state.waiting {
+                self.group.changed.notify_all();
+            }
+            // No more hints than there are workers to take them.
+            let hint = state.hints < self.shared.crew.live();
+            state.hints += usize::from(hint);
+            drop(state);
+            if hint {
+                let group = Arc::clone(&self.group);
+                let level = self.level;
+                self.shared.hint(frame, level, group.hint(level));
+            }
+        });
     }
 
-    fn call<F: FnOnce(&Self)>(&self, f: F, fate: Fate) -> Outcome {
-        match fate {
-            Fate::Run => match catch_unwind(AssertUnwindSafe(|| f(self))) {
-                Ok(()) => Outcome::Completed,
-                Err(payload) => {
-                    self.group.panicked(payload);
-                    Outcome::Panicked(None)
-                }
-            },
-            Fate::Discard(reason) => {
-                survive(|| drop(f));
-                Outcome::Discarded(reason)
+    fn call<F: FnOnce(&Self)>(&self, f: F, call: &Call<'_>) {
+        call.begin();
+        match catch_unwind(AssertUnwindSafe(|| f(self))) {
+            Ok(()) => call.counters.ended(End::Completed),
+            Err(payload) => {
+                self.group.panicked(payload);
+                call.counters.ended(End::Panicked);
             }
         }
+        call.settled();
     }
 }
 
@@ -149,22 +152,22 @@ pub(crate) fn run<'scope, R>(
     shared: &Arc<Shared>,
     operation: impl FnOnce(&Scope<'scope>) -> R,
 ) -> R {
-    let priority = context::priority_in(shared);
-    let _inside = context::enter(shared, priority);
     let group = Arc::new(Group::default());
-    let result = {
+    let result = shared.inside(|frame| {
+        let level = frame.seat.level();
         let _ended = Ended {
             shared,
             group: &group,
+            level,
         };
         let scope = Scope {
             shared: Arc::clone(shared),
             group: Arc::clone(&group),
-            priority,
+            level,
             invariant: PhantomData,
         };
         catch_unwind(AssertUnwindSafe(|| operation(&scope)))
-    };
+    });
     let panic = group.lock().panic.take();
     match (result, panic) {
         (Ok(result), None) => result,
@@ -181,10 +184,11 @@ pub(crate) fn run<'scope, R>(
     }
 }
 
-/// Invariant 3: when this is gone, so are the bodies.
+/// Invariant 3: when this is gone, so are the parts.
 struct Ended<'a> {
     shared: &'a Arc<Shared>,
     group: &'a Group,
+    level: Level,
 }
 
 impl Drop for Ended<'_> {
@@ -192,21 +196,22 @@ impl Drop for Ended<'_> {
         let mut state = self.group.lock();
         while state.unfinished > 0 {
             // The newest first: others take the oldest.
-            if let Some(ticket) = state.queued.pop_back() {
+            if let Some(part) = state.queued.pop_back() {
                 drop(state);
-                self.shared.claim_and_run(ticket);
+                self.shared.count_here(Other::Claimed);
+                self.group
+                    .do_part(self.shared, part, self.level, Source::Queue);
                 state = self.group.lock();
             } else {
                 state.waiting = true;
-                let waited = self.group.changed.wait(state);
-                state = waited.unwrap_or_else(PoisonError::into_inner);
+                state = wait(&self.group.changed, state);
                 state.waiting = false;
             }
         }
     }
 }
 
-/// The bodies of one scope.
+/// The parts of one scope.
 #[derive(Default)]
 pub(crate) struct Group {
     state: Mutex<GroupState>,
@@ -216,9 +221,10 @@ pub(crate) struct Group {
 #[derive(Default)]
 struct GroupState {
     unfinished: usize,
-    /// Those that no worker has begun, ascending: they have one priority, and each is queued and
-    /// listed under this lock.
-    queued: VecDeque<Ticket>,
+    /// Those that nobody has begun.
+    queued: VecDeque<Task>,
+    /// How many entries in the pool's queues point here.
+    hints: usize,
     /// Whether the one who waits for the end sleeps.
     waiting: bool,
     /// The first panic.
@@ -226,17 +232,38 @@ struct GroupState {
 }
 
 impl Group {
-    /// A worker took that body out of the queue.
-    pub(crate) fn started(&self, ticket: Ticket) {
-        let mut state = self.lock();
-        // Not there if the one who waits was about to claim it.
-        if let Ok(place) = state.queued.binary_search(&ticket) {
-            state.queued.remove(place);
+    /// A worker came by a hint. It runs some parts, then looks whether there is something higher to
+    /// do.
+    fn help(self: &Arc<Self>, shared: &Arc<Shared>, level: Level) {
+        const IN_A_ROW: usize = 16;
+        for _ in 0..IN_A_ROW {
+            let mut state = self.lock();
+            let Some(part) = state.queued.pop_front() else {
+                state.hints -= 1;
+                return;
+            };
+            drop(state);
+            self.do_part(shared, part, level, Source::Queue);
         }
+        let hint = Arc::clone(self).hint(level);
+        context::of(shared, |frame| shared.hint(frame, level, hint));
     }
 
-    /// A body is gone.
-    pub(crate) fn finished(&self) {
+    fn hint(self: Arc<Self>, level: Level) -> Task {
+        Task::new(move |call| match call.discard {
+            None => self.help(call.shared, level),
+            // The parts stay: somebody waits for them.
+            Some(_) => self.lock().hints -= 1,
+        })
+    }
+
+    fn do_part(&self, shared: &Arc<Shared>, part: Task, level: Level, from: Source) {
+        shared.with_call(level, from, None, |call| part.call(call));
+        self.finished();
+    }
+
+    /// A part is gone.
+    fn finished(&self) {
         let mut state = self.lock();
         state.unfinished -= 1;
         if state.waiting && state.unfinished == 0 {
@@ -255,17 +282,6 @@ impl Group {
     }
 
     fn lock(&self) -> MutexGuard<'_, GroupState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
-}
-
-type BorrowingBody<'scope> = Box<dyn FnOnce(Fate) -> Outcome + Send + 'scope>;
-
-/// Hides that a body borrows.
-///
-/// # Safety
-/// The body must be gone before the end of `'scope`.
-unsafe fn erase(body: BorrowingBody<'_>) -> Body {
-    // SAFETY: the types differ in a lifetime only; that it lasts is the caller's promise.
-    unsafe { transmute::<BorrowingBody<'_>, Body>(body) }
 }

@@ -1,7 +1,5 @@
 //! What a pool counts.
 
-use crate::job::{Outcome, Reason};
-
 /// Figures of a pool, from [`ThreadPool::stats`](crate::ThreadPool::stats), all of one moment.
 ///
 /// The parts of [`join`](crate::join) and [`scope`](crate::scope) that are offered to the workers
@@ -44,6 +42,14 @@ pub struct ThreadPoolStats {
     /// Accepted tasks that a thread took back out of the queue to run them itself, because it
     /// waited for them.
     pub claimed: u64,
+    /// Second halves of joins that a worker ran for another thread.
+    pub stolen_joins: u64,
+    /// Workers that died of a fault of the pool's own, and were replaced.
+    pub replaced: u64,
+    /// Workers that sleep.
+    pub sleeping: usize,
+    /// Workers that are in [`blocking`](crate::blocking()).
+    pub blocked: usize,
 }
 
 impl ThreadPoolStats {
@@ -63,16 +69,5 @@ impl ThreadPoolStats {
     #[must_use]
     pub const fn ended(&self) -> u64 {
         self.completed + self.panicked + self.cancelled + self.expired + self.abandoned
-    }
-
-    pub(crate) fn count(&mut self, outcome: &Outcome) {
-        let counter = match outcome {
-            Outcome::Completed => &mut self.completed,
-            Outcome::Panicked(_) => &mut self.panicked,
-            Outcome::Discarded(Reason::Cancelled) => &mut self.cancelled,
-            Outcome::Discarded(Reason::Abandoned) => &mut self.abandoned,
-            Outcome::Discarded(Reason::Expired) => &mut self.expired,
-        };
-        *counter += 1;
     }
 }

@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use overdrive_core::{Deadline, Priority};
 
+use crate::cell::{Entry, TaskCell};
+use crate::engine::Wait;
 use crate::error::SpawnError;
-use crate::handle::{self, Slot, TaskHandle};
-use crate::job::{self, Job, Latch, Signal};
+use crate::handle::TaskHandle;
 use crate::pool::ThreadPool;
+use crate::queue::level_of;
+use crate::raw::task::Task;
 
 /// Says how a task is to be run, from [`ThreadPool::task`].
 ///
@@ -71,7 +74,7 @@ impl<'pool> TaskBuilder<'pool> {
     where
         F: FnOnce() + Send + 'static,
     {
-        self.detached(f, true)
+        self.detached(f, Wait::AsSaid)
     }
 
     /// See [`ThreadPool::try_spawn`].
@@ -82,7 +85,7 @@ impl<'pool> TaskBuilder<'pool> {
     where
         F: FnOnce() + Send + 'static,
     {
-        self.detached(f, false)
+        self.detached(f, Wait::Never)
     }
 
     /// See [`ThreadPool::submit`].
@@ -94,7 +97,7 @@ impl<'pool> TaskBuilder<'pool> {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.with_handle(f, true)
+        self.with_handle(f, Wait::AsSaid)
     }
 
     /// See [`ThreadPool::try_submit`].
@@ -106,38 +109,65 @@ impl<'pool> TaskBuilder<'pool> {
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        self.with_handle(f, false)
+        self.with_handle(f, Wait::Never)
     }
 
-    fn detached<F>(self, f: F, may_wait: bool) -> Result<(), SpawnError<F>>
+    /// See [`ThreadPool::spawn_or_run`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn spawn_or_run<F>(self, f: F) -> Result<(), SpawnError<F>>
     where
         F: FnOnce() + Send + 'static,
     {
-        let make = |f| Job {
-            body: job::detached(f),
-            signal: Signal::Nobody,
-            priority: self.priority,
-            deadline: self.deadline,
-        };
-        self.pool.shared().admit(f, may_wait, make).map(drop)
+        self.detached(f, Wait::RunHere)
     }
 
-    fn with_handle<F, T>(self, f: F, may_wait: bool) -> Result<TaskHandle<T>, SpawnError<F>>
+    /// See [`ThreadPool::submit_or_run`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn submit_or_run<F, T>(self, f: F) -> Result<TaskHandle<T>, SpawnError<F>>
     where
         F: FnOnce() -> T + Send + 'static,
         T: Send + 'static,
     {
-        let latch = Arc::new(Latch::default());
-        let slot = Arc::new(Slot::new());
-        let make = |f| Job {
-            body: handle::body(f, Arc::clone(&slot)),
-            signal: Signal::Handle(Arc::clone(&latch)),
-            priority: self.priority,
-            deadline: self.deadline,
-        };
+        self.with_handle(f, Wait::RunHere)
+    }
+
+    #[inline]
+    fn detached<F>(self, f: F, wait: Wait) -> Result<(), SpawnError<F>>
+    where
+        F: FnOnce() + Send + 'static,
+    {
         let shared = self.pool.shared();
-        let ticket = shared.admit(f, may_wait, make)?;
-        Ok(TaskHandle::new(Arc::clone(shared), ticket, latch, slot))
+        let level = level_of(self.priority);
+        let deadline = self.deadline;
+        if deadline == Deadline::NEVER {
+            shared.admit(level, f, wait, |f| {
+                (Task::new(move |call| call.detached(f)), ())
+            })
+        } else {
+            shared.admit(level, f, wait, |f| {
+                let task = Task::new(move |call| call.detached_until(deadline, f));
+                (task, ())
+            })
+        }
+    }
+
+    fn with_handle<F, T>(self, f: F, wait: Wait) -> Result<TaskHandle<T>, SpawnError<F>>
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        let shared = self.pool.shared();
+        let level = level_of(self.priority);
+        shared.admit(level, f, wait, |f| {
+            let cell = Arc::new(TaskCell::new(shared, level, self.deadline, f));
+            let entry = Arc::clone(&cell);
+            let task = Task::new(move |call| entry.call(call));
+            (task, TaskHandle::new(cell))
+        })
     }
 }
 
