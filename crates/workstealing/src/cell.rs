@@ -16,7 +16,7 @@ use crate::counters::{End, Other};
 use crate::engine::Shared;
 use crate::error::{PanicPayload, TaskError};
 use crate::queue::Level;
-use crate::sync::{AtomicBool, Condvar, Mutex, Ordering, lock};
+use crate::sync::{AtomicBool, Condvar, Mutant, Mutex, Ordering, lock, removed};
 use crate::wait::wait_until;
 
 pub(crate) struct TaskCell<F, T> {
@@ -102,7 +102,7 @@ impl<F, T> Place<F, T> {
         count();
         state.stage = Stage::Over(result);
         self.over.store(true, Ordering::Release);
-        if state.waiting > 0 {
+        if state.waiting > 0 && !removed(Mutant::FinishSilently) {
             self.changed.notify_all();
         }
         Ok(state.waker.take())

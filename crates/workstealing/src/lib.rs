@@ -98,6 +98,8 @@ mod ending;
 mod engine;
 mod error;
 mod handle;
+#[cfg(all(test, overdrive_loom))]
+mod models;
 mod pool;
 mod queue;
 mod raw;
@@ -107,6 +109,8 @@ mod seat;
 mod settings;
 mod sleep;
 mod stats;
+#[cfg(all(test, overdrive_shuttle))]
+mod storms;
 mod sync;
 mod task;
 mod wait;

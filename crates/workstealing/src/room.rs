@@ -5,7 +5,7 @@ use std::time::Duration;
 use crossbeam_utils::CachePadded;
 use overdrive_core::Deadline;
 
-use crate::sync::{AtomicU32, AtomicU64, Condvar, Mutex, Ordering, lock};
+use crate::sync::{AtomicU32, AtomicU64, Condvar, Mutant, Mutex, Ordering, fence, lock, removed};
 use crate::wait::wait_until;
 
 /// The most credits that a worker holds at a time is twice this.
@@ -40,8 +40,9 @@ impl Room {
 
     pub(crate) fn give(&self, n: u64) {
         self.free.fetch_add(n, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
         if self.blocked.load(Ordering::SeqCst) > 0 {
-            let _closed = lock(&self.closed);
+            let _closed = (!removed(Mutant::FreeUnlocked)).then(|| lock(&self.closed));
             self.changed.notify_all();
         }
     }
@@ -93,6 +94,7 @@ impl Room {
     pub(crate) fn wait(&self, limit: Option<Duration>) -> bool {
         let deadline = limit.map_or(Deadline::NEVER, Deadline::after);
         self.blocked.fetch_add(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
         let mut closed = lock(&self.closed);
         let taken = loop {
             if *closed {

@@ -6,10 +6,13 @@ use crate::raw::fork::Header;
 use crate::sync::{AtomicU8, AtomicU64, Mutex, Ordering, Thread};
 
 /// How many joins a thread has open for others; further ones run in turn.
-const OPEN_JOINS: u32 = 256;
+const OPEN_JOINS: u32 = if MODELLED { 4 } else { 256 };
 
 /// How many threads may be in a pool with a deque of their own, besides the workers.
-pub(crate) const GUESTS: usize = 32;
+pub(crate) const GUESTS: usize = if MODELLED { 2 } else { 32 };
+
+/// Models have few steps, and small pools.
+const MODELLED: bool = cfg!(any(overdrive_loom, overdrive_shuttle));
 
 pub(crate) struct Seat {
     pub(crate) index: u32,

@@ -164,6 +164,14 @@ impl Sleep {
         counts.sum()
     }
 
+    /// Whether nobody sleeps and nobody has a token.
+    #[cfg(all(test, overdrive_loom))]
+    pub(crate) fn is_clear(&self) -> bool {
+        self.groups
+            .iter()
+            .all(|group| group.load(Ordering::SeqCst) == 0)
+    }
+
     fn place(&self, worker: usize) -> (&AtomicU64, u64) {
         (&self.groups[worker / GROUP], 1 << (worker % GROUP))
     }

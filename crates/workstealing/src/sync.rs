@@ -94,6 +94,12 @@ pub(crate) enum Mutant {
     SleepUnseen,
     /// A worker that wakes by itself leaves the token of the one who woke it at the same time.
     DropToken,
+    /// A task ends without a word to who waits for it.
+    FinishSilently,
+    /// A place is freed without the lock of those who wait for one.
+    FreeUnlocked,
+    /// A thief ends a join without a look whether its owner sleeps.
+    EndBlindly,
 }
 
 /// Whether the running model has taken `mutant`'s guard away; constant `false` in real builds.

@@ -2,7 +2,7 @@
 
 use overdrive_workstealing::{ThreadPool, join};
 
-use crate::jobs::{ForkJoin, Spawn};
+use crate::jobs::{Ask, ForkJoin, Node, Spawn};
 
 /// The version shown in the table.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -20,6 +20,14 @@ fn fib(n: u64) -> u64 {
     a + b
 }
 
+fn sum(node: &Node) -> u64 {
+    let Some(children) = &node.children else {
+        return node.value;
+    };
+    let (left, right) = join(|| sum(&children.0), || sum(&children.1));
+    node.value + left + right
+}
+
 /// A task computes, so that the workers are all who do.
 pub(crate) struct Joined(ThreadPool);
 
@@ -30,6 +38,11 @@ impl ForkJoin for Joined {
 
     fn fib(&mut self, n: u64) -> u64 {
         let task = self.0.submit(move || fib(n)).expect("there is room");
+        task.join().expect("it does not panic")
+    }
+
+    fn sum(&mut self, tree: &'static Node) -> u64 {
+        let task = self.0.submit(move || sum(tree)).expect("there is room");
         task.join().expect("it does not panic")
     }
 }
@@ -45,6 +58,10 @@ impl ForkJoin for Installed {
     fn fib(&mut self, n: u64) -> u64 {
         self.0.install(|| fib(n))
     }
+
+    fn sum(&mut self, tree: &'static Node) -> u64 {
+        self.0.install(|| sum(tree))
+    }
 }
 
 pub(crate) struct Spawned(ThreadPool);
@@ -56,5 +73,32 @@ impl Spawn for Spawned {
 
     fn spawn(&self, f: impl FnOnce() + Send + 'static) {
         self.0.spawn(f).expect("there is room");
+    }
+}
+
+/// The thread that asks runs the closure itself, in the pool.
+pub(crate) struct Here(ThreadPool);
+
+impl Ask for Here {
+    fn new(workers: usize) -> Self {
+        Self(pool(workers))
+    }
+
+    fn ask(&self, f: impl FnOnce() -> u64 + Send + 'static) -> u64 {
+        self.0.install(f)
+    }
+}
+
+/// A worker runs the closure.
+pub(crate) struct There(ThreadPool);
+
+impl Ask for There {
+    fn new(workers: usize) -> Self {
+        Self(pool(workers))
+    }
+
+    fn ask(&self, f: impl FnOnce() -> u64 + Send + 'static) -> u64 {
+        let task = self.0.submit(f).expect("there is room");
+        task.join().expect("it does not panic")
     }
 }

@@ -1,9 +1,10 @@
 //! The peers, each driven as its own documentation shows.
 
 use std::num::NonZero;
+use std::sync::Arc;
 use std::thread;
 
-use crate::jobs::{ForkJoin, Spawn};
+use crate::jobs::{Ask, ForkJoin, Node, Spawn};
 
 /// `rayon`: a pool of its own, entered by `install`, which has a worker do it.
 pub(crate) struct Rayon(rayon::ThreadPool);
@@ -28,6 +29,17 @@ impl ForkJoin for Rayon {
         }
         self.0.install(|| fib(n))
     }
+
+    fn sum(&mut self, tree: &'static Node) -> u64 {
+        fn sum(node: &Node) -> u64 {
+            let Some(children) = &node.children else {
+                return node.value;
+            };
+            let (left, right) = rayon::join(|| sum(&children.0), || sum(&children.1));
+            node.value + left + right
+        }
+        self.0.install(|| sum(tree))
+    }
 }
 
 impl Spawn for Rayon {
@@ -37,6 +49,20 @@ impl Spawn for Rayon {
 
     fn spawn(&self, f: impl FnOnce() + Send + 'static) {
         self.0.spawn(f);
+    }
+
+    fn spawn_inside(&self, f: impl FnOnce() + Send + 'static) {
+        rayon::spawn(f);
+    }
+}
+
+impl Ask for Rayon {
+    fn new(workers: usize) -> Self {
+        Self(rayon(workers))
+    }
+
+    fn ask(&self, f: impl FnOnce() -> u64 + Send + 'static) -> u64 {
+        self.0.install(f)
     }
 }
 
@@ -62,6 +88,17 @@ impl ForkJoin for Chili {
         }
         fib(&mut self.0.scope(), n)
     }
+
+    fn sum(&mut self, tree: &'static Node) -> u64 {
+        fn sum(scope: &mut chili::Scope<'_>, node: &Node) -> u64 {
+            let Some(children) = &node.children else {
+                return node.value;
+            };
+            let (left, right) = scope.join(|s| sum(s, &children.0), |s| sum(s, &children.1));
+            node.value + left + right
+        }
+        sum(&mut self.0.scope(), tree)
+    }
 }
 
 /// `tokio`: tasks on the multi-threaded runtime.
@@ -76,6 +113,114 @@ impl Spawn for Tokio {
 
     fn spawn(&self, f: impl FnOnce() + Send + 'static) {
         self.0.spawn(async move { f() });
+    }
+
+    fn spawn_inside(&self, f: impl FnOnce() + Send + 'static) {
+        tokio::spawn(async move { f() });
+    }
+}
+
+impl Ask for Tokio {
+    fn new(workers: usize) -> Self {
+        Spawn::new(workers)
+    }
+
+    fn ask(&self, f: impl FnOnce() -> u64 + Send + 'static) -> u64 {
+        let task = self.0.spawn(async move { f() });
+        self.0.block_on(task).expect("it does not panic")
+    }
+}
+
+/// `tokio`'s threads for blocking work.
+pub(crate) struct TokioBlocking(tokio::runtime::Runtime);
+
+impl Spawn for TokioBlocking {
+    fn new(workers: usize) -> Self {
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let built = builder
+            .worker_threads(1)
+            .max_blocking_threads(workers)
+            .build();
+        Self(built.expect("the settings are valid"))
+    }
+
+    fn spawn(&self, f: impl FnOnce() + Send + 'static) {
+        self.0.spawn_blocking(f);
+    }
+}
+
+impl Ask for TokioBlocking {
+    fn new(workers: usize) -> Self {
+        Spawn::new(workers)
+    }
+
+    fn ask(&self, f: impl FnOnce() -> u64 + Send + 'static) -> u64 {
+        let task = self.0.spawn_blocking(f);
+        self.0.block_on(task).expect("it does not panic")
+    }
+}
+
+/// `async-executor`, on threads of its own that run it until its end.
+pub(crate) struct AsyncExecutor {
+    executor: Arc<async_executor::Executor<'static>>,
+    /// Dropped at the end, which the threads wait for.
+    _end: crossbeam_channel::Sender<()>,
+}
+
+impl Spawn for AsyncExecutor {
+    fn new(workers: usize) -> Self {
+        let executor = Arc::new(async_executor::Executor::new());
+        let (end, ended) = crossbeam_channel::bounded::<()>(0);
+        for _ in 0..workers {
+            let (executor, ended) = (Arc::clone(&executor), ended.clone());
+            thread::spawn(move || {
+                // As its documentation drives it; the end is not awaited, so the thread stays.
+                let _ended = ended;
+                futures_executor::block_on(executor.run(std::future::pending::<()>()));
+            });
+        }
+        Self {
+            executor,
+            _end: end,
+        }
+    }
+
+    fn spawn(&self, f: impl FnOnce() + Send + 'static) {
+        self.executor.spawn(async move { f() }).detach();
+    }
+}
+
+impl Ask for AsyncExecutor {
+    fn new(workers: usize) -> Self {
+        Spawn::new(workers)
+    }
+
+    fn ask(&self, f: impl FnOnce() -> u64 + Send + 'static) -> u64 {
+        futures_executor::block_on(self.executor.spawn(async move { f() }))
+    }
+}
+
+/// `affinitypool`.
+pub(crate) struct Affinity(affinitypool::Threadpool);
+
+impl Spawn for Affinity {
+    fn new(workers: usize) -> Self {
+        Self(affinitypool::Builder::new().worker_threads(workers).build())
+    }
+
+    fn spawn(&self, f: impl FnOnce() + Send + 'static) {
+        // Detached as its documentation says: the closure runs whether or not it is awaited.
+        drop(self.0.spawn(f));
+    }
+}
+
+impl Ask for Affinity {
+    fn new(workers: usize) -> Self {
+        Spawn::new(workers)
+    }
+
+    fn ask(&self, f: impl FnOnce() -> u64 + Send + 'static) -> u64 {
+        futures_executor::block_on(self.0.spawn(f))
     }
 }
 
@@ -94,6 +239,16 @@ impl Spawn for Threadpool {
 
 /// `rusty_pool`, with a fixed number of threads.
 pub(crate) struct RustyPool(rusty_pool::ThreadPool);
+
+impl Ask for RustyPool {
+    fn new(workers: usize) -> Self {
+        Spawn::new(workers)
+    }
+
+    fn ask(&self, f: impl FnOnce() -> u64 + Send + 'static) -> u64 {
+        self.0.evaluate(f).await_complete()
+    }
+}
 
 impl Spawn for RustyPool {
     fn new(workers: usize) -> Self {
@@ -127,5 +282,18 @@ impl Spawn for MpmcChannel {
 
     fn spawn(&self, f: impl FnOnce() + Send + 'static) {
         self.0.send(Box::new(f)).expect("the threads receive");
+    }
+}
+
+impl Ask for MpmcChannel {
+    fn new(workers: usize) -> Self {
+        Spawn::new(workers)
+    }
+
+    fn ask(&self, f: impl FnOnce() -> u64 + Send + 'static) -> u64 {
+        let (answer, answered) = crossbeam_channel::bounded(1);
+        let task = move || answer.send(f()).expect("it is awaited");
+        self.spawn(task);
+        answered.recv().expect("it is answered")
     }
 }

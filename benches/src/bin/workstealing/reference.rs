@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use crate::jobs::ForkJoin;
+use crate::jobs::{ForkJoin, Node};
 
 /// The same calls, without a pool.
 pub(crate) struct Sequential;
@@ -15,6 +15,10 @@ impl ForkJoin for Sequential {
     fn fib(&mut self, n: u64) -> u64 {
         sequential(n)
     }
+
+    fn sum(&mut self, tree: &'static Node) -> u64 {
+        sum(tree)
+    }
 }
 
 fn sequential(n: u64) -> u64 {
@@ -22,4 +26,11 @@ fn sequential(n: u64) -> u64 {
         return n;
     }
     sequential(black_box(n - 1)) + sequential(black_box(n - 2))
+}
+
+fn sum(node: &Node) -> u64 {
+    let Some(children) = &node.children else {
+        return node.value;
+    };
+    node.value + sum(&children.0) + sum(&children.1)
 }

@@ -3,18 +3,88 @@
 use overdrive_bench::Scenario;
 use overdrive_bench::results::Role;
 
-use crate::jobs::{JOINS, TASKS, join_fib, spawn_outside};
-use crate::ours::{Installed, Joined, Spawned, VERSION};
+use crate::jobs::{
+    self, JOINS, LARGE, PRODUCERS, SMALL, TASKS, TREE, join_fib, join_tree, round_trip,
+};
+use crate::ours::{Here, Installed, Joined, Spawned, There, VERSION};
 use crate::reference::Sequential;
 
 #[cfg(feature = "workstealing-peers")]
-use crate::peers::{Chili, MpmcChannel, Rayon, RustyPool, Threadpool, Tokio};
+use crate::peers::{
+    Affinity, AsyncExecutor, Chili, MpmcChannel, Rayon, RustyPool, Threadpool, Tokio, TokioBlocking,
+};
+
+/// The contenders of a scenario of spawning.
+macro_rules! spawning {
+    ($scenario:expr, $make:path, $per_op:expr) => {{
+        use $make as make;
+        let scenario = $scenario
+            .input("closures of 32 bytes that count themselves")
+            .threads(&[1, 2])
+            .own_threads()
+            .per_op($per_op)
+            .check_ops(3)
+            .with(make::<Spawned>(Role::Ours, OURS, VERSION));
+        #[cfg(feature = "workstealing-peers")]
+        let scenario = {
+            const PEER: Role = Role::Peer;
+            scenario
+                .with(make::<Affinity>(
+                    PEER,
+                    "affinitypool",
+                    &version("affinitypool"),
+                ))
+                .with(make::<AsyncExecutor>(
+                    PEER,
+                    "async-executor",
+                    &version("async-executor"),
+                ))
+                .with(make::<MpmcChannel>(
+                    PEER,
+                    "mpmc-channel",
+                    &version("crossbeam-channel"),
+                ))
+                .with(make::<Rayon>(PEER, "rayon", &version("rayon")))
+                .with(make::<RustyPool>(
+                    PEER,
+                    "rusty_pool",
+                    &version("rusty_pool"),
+                ))
+                .with(make::<Threadpool>(
+                    PEER,
+                    "threadpool",
+                    &version("threadpool"),
+                ))
+                .with(make::<Tokio>(PEER, "tokio", &version("tokio")))
+                .with(make::<TokioBlocking>(
+                    PEER,
+                    "spawn_blocking",
+                    &version("tokio"),
+                ))
+        };
+        scenario
+    }};
+}
 
 const OURS: &str = "overdrive-workstealing";
 
 /// All scenarios of thread pools.
 pub(crate) fn suite() -> Vec<Scenario> {
-    vec![fork_join(), outside()]
+    vec![
+        fork_join(),
+        tree(
+            "workstealing/join_tree_small",
+            "16,383 nodes, 512 KiB",
+            SMALL,
+        ),
+        tree("workstealing/join_tree_8mb", "262,143 nodes, 8 MiB", LARGE),
+        outside(),
+        inside(),
+        recursive(),
+        producers(),
+        inline(),
+        remote(),
+    ]
 }
 
 fn fork_join() -> Scenario {
@@ -22,11 +92,11 @@ fn fork_join() -> Scenario {
         "workstealing/join_fib",
         "a Fibonacci number by recursion, both calls joined down to the leaves; ns per join",
     )
-    .input("fib(14), 609 joins of next to no work")
+    .input("fib(27), 317,810 joins of next to no work")
     .threads(&[1, 2, 4])
     .own_threads()
     .per_op(JOINS)
-    .check_ops(10)
+    .check_ops(2)
     .with(join_fib::<Joined>(Role::Ours, OURS, VERSION))
     .with(
         join_fib::<Installed>(Role::Context, "install", VERSION)
@@ -40,37 +110,133 @@ fn fork_join() -> Scenario {
     scenario
 }
 
+fn tree(id: &str, input: &str, levels: u32) -> Scenario {
+    let about = "the sum of a binary tree, both subtrees joined down to the leaves; ns per node";
+    let scenario = Scenario::time(id, about)
+        .input(input)
+        .threads(&[1, 2, 4])
+        .own_threads()
+        .per_op((1 << levels) - 1)
+        .check_ops(2)
+        .with(join_tree::<Joined>(levels, Role::Ours, OURS, VERSION))
+        .with(
+            join_tree::<Installed>(levels, Role::Context, "install", VERSION)
+                .remark("the calling thread computes next to the workers: one thread more"),
+        )
+        .with(join_tree::<Sequential>(
+            levels,
+            Role::Limit,
+            "sequential",
+            "std",
+        ));
+    #[cfg(feature = "workstealing-peers")]
+    let scenario = scenario
+        .with(join_tree::<Chili>(
+            levels,
+            Role::Peer,
+            "chili",
+            &version("chili"),
+        ))
+        .with(join_tree::<Rayon>(
+            levels,
+            Role::Peer,
+            "rayon",
+            &version("rayon"),
+        ));
+    scenario
+}
+
 fn outside() -> Scenario {
     let scenario = Scenario::time(
         "workstealing/spawn_outside",
         "spawn 1,000 tasks from outside and wait until all ran; ns per task",
+    );
+    spawning!(scenario, jobs::spawn_outside, TASKS)
+}
+
+fn inside() -> Scenario {
+    let scenario = Scenario::time(
+        "workstealing/spawn_inside",
+        "a task spawns 1,000 tasks; wait until all ran; ns per task",
+    );
+    spawning!(scenario, jobs::spawn_inside, TASKS)
+}
+
+fn recursive() -> Scenario {
+    let scenario = Scenario::time(
+        "workstealing/spawn_recursive",
+        "tasks that spawn two tasks each, ten levels; wait until all ran; ns per task",
+    );
+    spawning!(scenario, jobs::spawn_recursive, TREE)
+}
+
+fn producers() -> Scenario {
+    let scenario = Scenario::time(
+        "workstealing/producers_4",
+        "four threads spawn 1,000 tasks each; wait until all ran; ns per task",
+    );
+    spawning!(scenario, jobs::producers, PRODUCERS * TASKS)
+}
+
+fn inline() -> Scenario {
+    let scenario = Scenario::time(
+        "workstealing/round_trip_inline",
+        "the result of one closure in the pool, by whichever thread; ns per closure",
     )
-    .input("closures of 32 bytes that count themselves")
-    .threads(&[1, 2])
+    .input("a multiplication; the pool has one worker")
+    .threads(&[1])
     .own_threads()
-    .per_op(TASKS)
-    .check_ops(10)
-    .with(spawn_outside::<Spawned>(Role::Ours, OURS, VERSION));
+    .with(round_trip::<Here>(Role::Ours, OURS, VERSION).remark("`install`: the caller runs it"));
     #[cfg(feature = "workstealing-peers")]
-    let scenario = {
-        const PEER: Role = Role::Peer;
-        let channel = version("crossbeam-channel");
-        scenario
-            .with(spawn_outside::<MpmcChannel>(PEER, "mpmc-channel", &channel))
-            .with(spawn_outside::<Rayon>(PEER, "rayon", &version("rayon")))
-            .with(spawn_outside::<RustyPool>(
-                PEER,
-                "rusty_pool",
-                &version("rusty_pool"),
-            ))
-            .with(spawn_outside::<Threadpool>(
-                PEER,
-                "threadpool",
-                &version("threadpool"),
-            ))
-            .with(spawn_outside::<Tokio>(PEER, "tokio", &version("tokio")))
-    };
+    let scenario = asking(scenario);
     scenario
+}
+
+fn remote() -> Scenario {
+    let scenario = Scenario::time(
+        "workstealing/round_trip_remote",
+        "the result of one closure that a worker runs; ns per closure",
+    )
+    .input("a multiplication; the pool has two workers")
+    .threads(&[2])
+    .own_threads()
+    .with(round_trip::<There>(Role::Ours, OURS, VERSION));
+    #[cfg(feature = "workstealing-peers")]
+    let scenario = asking(scenario);
+    scenario
+}
+
+#[cfg(feature = "workstealing-peers")]
+fn asking(scenario: Scenario) -> Scenario {
+    const PEER: Role = Role::Peer;
+    scenario
+        .with(round_trip::<Affinity>(
+            PEER,
+            "affinitypool",
+            &version("affinitypool"),
+        ))
+        .with(round_trip::<AsyncExecutor>(
+            PEER,
+            "async-executor",
+            &version("async-executor"),
+        ))
+        .with(round_trip::<MpmcChannel>(
+            PEER,
+            "mpmc-channel",
+            &version("crossbeam-channel"),
+        ))
+        .with(round_trip::<Rayon>(PEER, "rayon", &version("rayon")))
+        .with(round_trip::<RustyPool>(
+            PEER,
+            "rusty_pool",
+            &version("rusty_pool"),
+        ))
+        .with(round_trip::<Tokio>(PEER, "tokio", &version("tokio")))
+        .with(round_trip::<TokioBlocking>(
+            PEER,
+            "spawn_blocking",
+            &version("tokio"),
+        ))
 }
 
 /// The version that the benchmark was built with.

@@ -24,7 +24,8 @@ use crate::deque::Popped;
 use crate::raw::context::Frame;
 use crate::seat::Seat;
 use crate::sync::{
-    AtomicU32, AtomicU64, Ordering, current_thread, lock, park, spin_loop, yield_now,
+    AtomicU32, AtomicU64, Mutant, Ordering, current_thread, lock, park, removed, spin_loop,
+    yield_now,
 };
 
 type Caught<R> = Result<R, Box<dyn Any + Send>>;
@@ -198,7 +199,7 @@ fn finish(job: *mut Header, owner: &Seat, state: u32) {
         header
             .state
             .compare_exchange(PENDING, state, Ordering::AcqRel, Ordering::Acquire);
-    if at_once.is_err() {
+    if at_once.is_err() && !removed(Mutant::EndBlindly) {
         // Invariant 4.
         let thread = lock(&owner.thread).clone();
         header.state.store(state, Ordering::Release);
@@ -218,5 +219,60 @@ fn sleep(seat: &Seat, header: &Header) {
         while header.state.load(Ordering::Acquire) == SLEEPING {
             park();
         }
+    }
+}
+
+#[cfg(all(test, overdrive_loom))]
+mod models {
+    use std::sync::Arc;
+
+    use loom::cell::UnsafeCell;
+    use loom::thread;
+
+    use super::*;
+    use crate::models::{assert_fails, check};
+
+    struct Shared {
+        header: Header,
+        seat: Seat,
+        result: UnsafeCell<u32>,
+    }
+
+    unsafe fn never(_: *mut Header) {}
+
+    /// The owner of a stolen join sleeps until the thief has ended it, and sees the result.
+    fn owner_and_thief() {
+        let shared = Arc::new(Shared {
+            header: Header {
+                execute: never,
+                state: AtomicU32::new(PENDING),
+                thief: AtomicU64::new(0),
+            },
+            seat: Seat::new(0),
+            result: UnsafeCell::new(0),
+        });
+        let thief = Arc::clone(&shared);
+        let thief = thread::spawn(move || {
+            // SAFETY: the owner does not look before the end.
+            thief.result.with_mut(|result| unsafe { *result = 7 });
+            let job = (&raw const thief.header).cast_mut();
+            finish(job, &thief.seat, DONE);
+        });
+        while shared.header.state.load(Ordering::Acquire) < RETURNED {
+            sleep(&shared.seat, &shared.header);
+        }
+        // SAFETY: the thief has ended.
+        assert_eq!(shared.result.with(|result| unsafe { *result }), 7);
+        thief.join().unwrap();
+    }
+
+    #[test]
+    fn loom_a_sleeping_owner_is_woken_by_the_end() {
+        check(None, owner_and_thief);
+    }
+
+    #[test]
+    fn loom_control_an_end_that_does_not_look() {
+        assert_fails(Mutant::EndBlindly, owner_and_thief);
     }
 }
