@@ -13,7 +13,9 @@ use overdrive_core::{Clock, ConfigError};
 
 use crate::engine::{PanicHandler, Parts, Shared};
 use crate::error::PanicPayload;
+use crate::keeper;
 use crate::pool::ThreadPool;
+use crate::scaler::{QueueDelay, Scaler};
 use crate::settings::ThreadPoolSettings;
 
 /// The bound of the queue when none is given.
@@ -24,6 +26,15 @@ pub const MAX_CAPACITY: usize = 1 << 26;
 
 /// The largest accepted number of workers.
 pub const MAX_WORKERS: usize = 4096;
+
+/// The threads there may be in the place of workers that block, when nothing is said.
+pub const DEFAULT_SPARE_WORKERS: usize = 16;
+
+/// After how long without work a worker beyond the least number ends, when nothing is said.
+pub const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often the scaler is asked when nothing is said.
+pub const DEFAULT_SCALING_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The smallest accepted stack of a worker, in bytes.
 pub const MIN_STACK_SIZE: usize = 1 << 16;
@@ -65,6 +76,11 @@ pub enum Overload {
 pub struct ThreadPoolBuilder {
     name: Cow<'static, str>,
     workers: Option<usize>,
+    max_workers: Option<usize>,
+    spare_workers: usize,
+    idle_timeout: Duration,
+    scaler: Option<Box<dyn Scaler>>,
+    scaling_interval: Duration,
     capacity: usize,
     overload: Overload,
     stack_size: Option<usize>,
@@ -78,6 +94,11 @@ impl ThreadPoolBuilder {
         Self {
             name: Cow::Borrowed("thread pool"),
             workers: None,
+            max_workers: None,
+            spare_workers: DEFAULT_SPARE_WORKERS,
+            idle_timeout: DEFAULT_IDLE_TIMEOUT,
+            scaler: None,
+            scaling_interval: DEFAULT_SCALING_INTERVAL,
             capacity: DEFAULT_CAPACITY,
             overload: Overload::default(),
             stack_size: None,
@@ -97,6 +118,46 @@ impl ThreadPoolBuilder {
     /// [`available_parallelism`], which heeds the quota of a container.
     pub fn workers(mut self, n: usize) -> Self {
         self.workers = Some(n);
+        self
+    }
+
+    /// The most workers there may be, at least [`workers`](Self::workers). Default: as many as
+    /// those, so that the number is fixed.
+    ///
+    /// If it is more, one thread more, `overdrive-workstealing-keeper`, looks at the pool every
+    /// [`scaling_interval`](Self::scaling_interval) while there is work, and starts workers when
+    /// the [`Scaler`] says so. Those that have nothing to do for the
+    /// [`idle_timeout`](Self::idle_timeout) end.
+    pub fn max_workers(mut self, n: usize) -> Self {
+        self.max_workers = Some(n);
+        self
+    }
+
+    /// How many threads there may be beside those, in the place of workers that are in
+    /// [`blocking`](crate::blocking()). They are started when they are needed. Default
+    /// [`DEFAULT_SPARE_WORKERS`].
+    pub fn spare_workers(mut self, n: usize) -> Self {
+        self.spare_workers = n;
+        self
+    }
+
+    /// After how long without work a worker ends, if there are more than
+    /// [`workers`](Self::workers). Default [`DEFAULT_IDLE_TIMEOUT`].
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.idle_timeout = timeout;
+        self
+    }
+
+    /// What decides how many workers there are, if there may be different numbers. Default
+    /// [`QueueDelay`].
+    pub fn scaler(mut self, scaler: impl Scaler) -> Self {
+        self.scaler = Some(Box::new(scaler));
+        self
+    }
+
+    /// How often the scaler is asked while there is work. Default [`DEFAULT_SCALING_INTERVAL`].
+    pub fn scaling_interval(mut self, interval: Duration) -> Self {
+        self.scaling_interval = interval;
         self
     }
 
@@ -154,8 +215,8 @@ impl ThreadPoolBuilder {
     ///
     /// # Errors
     ///
-    /// The first setting that cannot be: zero for `workers`, `capacity` or `stack_size`;
-    /// more than [`MAX_WORKERS`], [`MAX_CAPACITY`] or [`MAX_STACK_SIZE`]; a stack below
+    /// The first setting that cannot be: zero, but for `spare_workers`; more `workers` than
+    /// `max_workers`; more than [`MAX_WORKERS`], [`MAX_CAPACITY`] or [`MAX_STACK_SIZE`]; a stack below
     /// [`MIN_STACK_SIZE`]; a thread that cannot be started, in which case those that were have
     /// ended.
     pub fn build(self) -> Result<ThreadPool, ConfigError> {
@@ -166,6 +227,18 @@ impl ThreadPoolBuilder {
             Some(n) => n,
         };
         within("workers", workers, 1, MAX_WORKERS)?;
+        let max_workers = self.max_workers.unwrap_or(workers);
+        within("max_workers", max_workers, 1, MAX_WORKERS)?;
+        if workers > max_workers {
+            return Err(ConfigError::Contradiction {
+                field: "workers",
+                other: "max_workers",
+                reason: "must not exceed",
+            });
+        }
+        ConfigError::at_most("spare_workers", self.spare_workers, MAX_WORKERS)?;
+        not_zero("idle_timeout", self.idle_timeout)?;
+        not_zero("scaling_interval", self.scaling_interval)?;
         within("capacity", self.capacity, 1, MAX_CAPACITY)?;
         if let Some(bytes) = self.stack_size {
             within("stack_size", bytes, MIN_STACK_SIZE, MAX_STACK_SIZE)?;
@@ -173,9 +246,10 @@ impl ThreadPoolBuilder {
         let shared = Shared::new(Parts {
             name: self.name,
             workers,
-            max_workers: workers,
-            spare_workers: 0,
-            idle_timeout: Duration::from_secs(60),
+            max_workers,
+            spare_workers: self.spare_workers,
+            idle_timeout: self.idle_timeout,
+            scaling_interval: self.scaling_interval,
             capacity: self.capacity,
             overload: self.overload,
             stack_size: self.stack_size,
@@ -185,6 +259,11 @@ impl ThreadPoolBuilder {
             clock: self.clock.unwrap_or_else(|| Box::new(PreciseClock)),
         });
         start(&shared, |shared| shared.start_thread())?;
+        if max_workers > workers {
+            let scaler = self.scaler;
+            let scaler = scaler.unwrap_or_else(|| Box::new(QueueDelay::default()));
+            keeper::start(&shared, Some(scaler))?;
+        }
         Ok(ThreadPool::new(shared))
     }
 }
@@ -200,6 +279,13 @@ impl fmt::Debug for ThreadPoolBuilder {
             .field("starvation_bound", &self.starvation_bound)
             .finish_non_exhaustive()
     }
+}
+
+fn not_zero(field: &'static str, duration: Duration) -> Result<(), ConfigError> {
+    if duration.is_zero() {
+        return Err(ConfigError::Zero { field });
+    }
+    Ok(())
 }
 
 fn within(field: &'static str, value: usize, min: usize, max: usize) -> Result<(), ConfigError> {
@@ -285,6 +371,7 @@ mod tests {
             max_workers: 3,
             spare_workers: 0,
             idle_timeout: Duration::from_secs(60),
+            scaling_interval: Duration::from_millis(10),
             capacity: 1,
             overload: Overload::Reject,
             stack_size: None,

@@ -176,8 +176,8 @@ pub(crate) trait Entry: Send + Sync {
     /// Its turn has come.
     fn call(&self, call: &Call<'_>);
 
-    /// Settles the task if nobody has begun it, as its deadline has passed. Whether it did.
-    fn expire(&self) -> bool;
+    /// Settles the task if nobody has begun it, as its deadline has passed.
+    fn expire(&self);
 }
 
 /// What a handle does with a cell.
@@ -191,6 +191,8 @@ pub(crate) trait Awaited<T>: Entry {
     fn register(&self, waker: &Waker) -> bool;
     fn take(&self) -> Result<T, TaskError>;
     fn detach(&self);
+    /// For the keeper.
+    fn entry(self: Arc<Self>) -> Arc<dyn Entry>;
 }
 
 impl<F, T> TaskCell<F, T>
@@ -205,6 +207,21 @@ where
             level,
             place: Place::new(f),
         }
+    }
+
+    /// Takes the task out of turn, on this thread. Whether nobody had begun it.
+    fn settle_early(&self, discard: Option<Reason>) -> bool {
+        let Some(f) = self.place.claim(|| self.shared.leave_behind(self.level)) else {
+            return false;
+        };
+        if discard.is_none() {
+            self.shared.count_here(Other::Claimed);
+        }
+        self.shared
+            .with_call(self.level, Source::Handle, discard, |call| {
+                self.settle(f, call);
+            });
+        true
     }
 
     fn settle(&self, f: F, call: &Call<'_>) {
@@ -256,15 +273,15 @@ where
         }
     }
 
-    fn expire(&self) -> bool {
-        self.claim(Some(Reason::Expired))
+    fn expire(&self) {
+        self.settle_early(Some(Reason::Expired));
     }
 }
 
 impl<F, T> Awaited<T> for TaskCell<F, T>
 where
-    F: FnOnce() -> T + Send,
-    T: Send,
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
 {
     fn shared(&self) -> &Arc<Shared> {
         &self.shared
@@ -275,17 +292,7 @@ where
     }
 
     fn claim(&self, discard: Option<Reason>) -> bool {
-        let Some(f) = self.place.claim(|| self.shared.leave_behind(self.level)) else {
-            return false;
-        };
-        if discard.is_none() {
-            self.shared.count_here(Other::Claimed);
-        }
-        self.shared
-            .with_call(self.level, Source::Handle, discard, |call| {
-                self.settle(f, call);
-            });
-        true
+        self.settle_early(discard)
     }
 
     fn is_over(&self) -> bool {
@@ -307,5 +314,9 @@ where
     fn detach(&self) {
         // Both are out before either is dropped, which may panic.
         drop(self.place.detach());
+    }
+
+    fn entry(self: Arc<Self>) -> Arc<dyn Entry> {
+        self
     }
 }

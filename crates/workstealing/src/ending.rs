@@ -47,6 +47,7 @@ impl Shared {
         while let Some(worker) = self.sleep.wake_another() {
             self.unpark(worker);
         }
+        self.keeper.stir();
     }
 
     /// A worker leaves, as the pool is over or there are too many. Whether it may.
@@ -131,7 +132,11 @@ impl Shared {
         if context::is_in(self) {
             return;
         }
-        for thread in self.take_threads() {
+        for thread in self
+            .take_threads()
+            .into_iter()
+            .chain(self.keeper.take_thread())
+        {
             // A destructor of a worker's thread-local may get here.
             if thread.thread().id() != crate::sync::current_thread().id() {
                 // Workers catch what tasks panic with.

@@ -15,6 +15,7 @@ use crate::call::{Call, Reason, Source};
 use crate::counters::{Counters, Other};
 use crate::crew::Crew;
 use crate::error::{PanicPayload, SpawnError};
+use crate::keeper::Keeper;
 use crate::queue::{LEVELS, Level, Queues};
 use crate::raw::context::{self, Frame};
 use crate::raw::task::Task;
@@ -37,6 +38,7 @@ pub(crate) struct Parts {
     /// Threads beside those, for workers that block.
     pub(crate) spare_workers: usize,
     pub(crate) idle_timeout: Duration,
+    pub(crate) scaling_interval: Duration,
     pub(crate) capacity: usize,
     pub(crate) overload: Overload,
     pub(crate) stack_size: Option<usize>,
@@ -59,6 +61,7 @@ pub(crate) struct Shared {
     pub(crate) queues: Queues,
     pub(crate) sleep: Sleep,
     pub(crate) crew: Crew,
+    pub(crate) keeper: Keeper,
     pub(crate) ending: AtomicBool,
     /// Those who drain wait here: for nothing to be outstanding.
     pub(crate) idle: Idle,
@@ -115,6 +118,7 @@ impl Shared {
             queues: Queues::new(parts.max_workers),
             sleep: Sleep::new(threads),
             crew: Crew::new(threads),
+            keeper: Keeper::default(),
             ending: AtomicBool::new(false),
             idle: Idle::default(),
             slots: (0..threads).map(slot).collect(),

@@ -35,6 +35,14 @@ impl<F> SpawnError<F> {
         }
     }
 
+    /// The same refusal of something else.
+    pub(crate) fn map<G>(self, to: impl FnOnce(F) -> G) -> SpawnError<G> {
+        match self {
+            Self::Full(f) => SpawnError::Full(to(f)),
+            Self::Closed(f) => SpawnError::Closed(to(f)),
+        }
+    }
+
     /// Whether it may be accepted later.
     pub const fn is_full(&self) -> bool {
         matches!(self, Self::Full(_))

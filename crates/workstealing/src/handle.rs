@@ -13,6 +13,7 @@ use overdrive_core::Deadline;
 use crate::call::Reason;
 use crate::cell::Awaited;
 use crate::error::TaskError;
+use crate::keeper::{self, Key};
 use crate::raw::context;
 
 /// A submitted task: to be waited for by a thread ([`join`](Self::join)) or by an async task (it is
@@ -36,11 +37,13 @@ use crate::raw::context;
 #[must_use = "dropping the handle detaches the task; its result and its panic are lost"]
 pub struct TaskHandle<T> {
     cell: Arc<dyn Awaited<T> + Send + Sync>,
+    /// At the keeper, once it is awaited and has a deadline.
+    timer: Option<Key>,
 }
 
 impl<T> TaskHandle<T> {
     pub(crate) fn new(cell: Arc<dyn Awaited<T> + Send + Sync>) -> Self {
-        Self { cell }
+        Self { cell, timer: None }
     }
 
     /// Waits for the task to end.
@@ -121,17 +124,25 @@ impl<T> TaskHandle<T> {
 impl<T> Future for TaskHandle<T> {
     type Output = Result<T, TaskError>;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         if self.cell.register(cx.waker()) {
-            Poll::Ready(self.cell.take())
-        } else {
-            Poll::Pending
+            return Poll::Ready(self.cell.take());
         }
+        let deadline = self.cell.deadline();
+        let shared = self.cell.shared();
+        if self.timer.is_none() && deadline != Deadline::NEVER && shared.is_real_time() {
+            let entry = Arc::downgrade(&Arc::clone(&self.cell).entry());
+            self.timer = Some(keeper::remind(shared, deadline, entry));
+        }
+        Poll::Pending
     }
 }
 
 impl<T> Drop for TaskHandle<T> {
     fn drop(&mut self) {
+        if let Some(timer) = self.timer {
+            self.cell.shared().keeper.forget(timer);
+        }
         self.cell.detach();
     }
 }

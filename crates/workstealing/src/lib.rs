@@ -88,22 +88,27 @@
 
 #![deny(unsafe_code)]
 
+mod blocking;
 mod builder;
 mod call;
 mod cell;
 mod counters;
+mod cpu;
 mod crew;
 mod deque;
 mod ending;
 mod engine;
 mod error;
 mod handle;
+mod keeper;
+mod many;
 #[cfg(all(test, overdrive_loom))]
 mod models;
 mod pool;
 mod queue;
 mod raw;
 mod room;
+mod scaler;
 mod scope;
 mod seat;
 mod settings;
@@ -118,13 +123,17 @@ mod worker;
 
 pub use overdrive_core::{Clock, ConfigError, Deadline, DrainReport, Health, Priority};
 
+pub use crate::blocking::blocking;
 pub use crate::builder::{
-    DEFAULT_CAPACITY, DEFAULT_STARVATION_BOUND, MAX_CAPACITY, MAX_STACK_SIZE, MAX_WORKERS,
-    MIN_STACK_SIZE, Overload, ThreadPoolBuilder,
+    DEFAULT_CAPACITY, DEFAULT_IDLE_TIMEOUT, DEFAULT_SCALING_INTERVAL, DEFAULT_SPARE_WORKERS,
+    DEFAULT_STARVATION_BOUND, MAX_CAPACITY, MAX_STACK_SIZE, MAX_WORKERS, MIN_STACK_SIZE, Overload,
+    ThreadPoolBuilder,
 };
 pub use crate::error::{PanicPayload, SpawnError, TaskError};
 pub use crate::handle::{CancelOnDrop, TaskHandle};
+pub use crate::many::Rest;
 pub use crate::pool::{ThreadPool, join, scope};
+pub use crate::scaler::{QueueDelay, Sample, Scaler};
 pub use crate::scope::Scope;
 pub use crate::settings::ThreadPoolSettings;
 pub use crate::stats::ThreadPoolStats;

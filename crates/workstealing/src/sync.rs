@@ -80,10 +80,6 @@ pub(crate) fn spawn_thread(
 }
 
 /// A guard that a control takes away, to show that its model notices.
-#[cfg_attr(
-    not(all(test, overdrive_loom)),
-    expect(dead_code, reason = "only a model removes a guard")
-)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mutant {
     /// The owner of a split deque publishes a job without Release.

@@ -125,7 +125,10 @@ impl Shared {
                 self.do_it(frame, local, found);
             }
             match self.rest(local) {
-                Rest::Found(found) => self.do_it(frame, local, found),
+                Rest::Found(found) => {
+                    self.keeper.stir_if_asleep();
+                    self.do_it(frame, local, found);
+                }
                 Rest::Over => return,
             }
         }

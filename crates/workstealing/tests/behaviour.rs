@@ -3,7 +3,7 @@
 mod support;
 
 use std::future::Future;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use overdrive_workstealing::{
     CancelOnDrop, Deadline, Health, Overload, PanicPayload, Priority, Scope, SpawnError, TaskError,
-    TaskHandle, ThreadPool, ThreadPoolBuilder, ThreadPoolStats, join, scope,
+    TaskHandle, ThreadPool, ThreadPoolBuilder, ThreadPoolStats, blocking, join, scope,
 };
 use support::{Gate, builder, elsewhere, pool};
 
@@ -462,4 +462,150 @@ fn figures_add_up() {
     let stats = pool.stats();
     check(&stats);
     assert_eq!(stats.spawned + stats.rejected, 900);
+}
+
+#[test]
+fn a_batch_is_spawned_until_one_is_refused() {
+    let pool = builder(1).capacity(3).build().unwrap();
+    let gate = Gate::hold(&pool);
+    let ran = Arc::new(AtomicUsize::new(0));
+    let tasks = (0..5).map(|_| {
+        let ran = Arc::clone(&ran);
+        move || {
+            ran.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    let refused = pool.spawn_batch(tasks).unwrap_err();
+    assert!(refused.is_full());
+    let rest: Vec<_> = refused.into_inner().collect();
+    assert_eq!(rest.len(), 2);
+    gate.open();
+    assert!(pool.wait_idle(Deadline::NEVER));
+    assert_eq!(pool.spawn_batch(rest).unwrap(), 2);
+    assert!(pool.wait_idle(Deadline::NEVER));
+    assert_eq!(ran.load(Ordering::SeqCst), 5);
+}
+
+#[test]
+fn fan_out_keeps_the_order_and_the_limit() {
+    let pool = pool(3);
+    let (now, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let results = pool.fan_out(0..50_usize, NonZeroUsize::new(2).unwrap(), |n| {
+        most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        thread::yield_now();
+        now.fetch_sub(1, Ordering::SeqCst);
+        assert!(n != 7);
+        n * 2
+    });
+    assert!(most.into_inner() <= 2);
+    for (n, result) in results.iter().enumerate() {
+        match result {
+            Ok(double) => assert_eq!(*double, 2 * n),
+            Err(error) => assert!(n == 7 && matches!(error, TaskError::Panicked(_))),
+        }
+    }
+    assert_eq!(results.len(), 50);
+}
+
+#[test]
+fn a_full_queue_is_waited_for_no_longer_than_said() {
+    let pool = builder(1)
+        .capacity(1)
+        .overload(Overload::WaitFor(Duration::from_millis(1)))
+        .build()
+        .unwrap();
+    let gate = Gate::hold(&pool);
+    pool.spawn(|| ()).unwrap();
+    assert!(pool.spawn(|| ()).unwrap_err().is_full());
+    gate.open();
+}
+
+#[test]
+fn what_finds_no_room_may_run_here_in_one_call() {
+    let pool = builder(1).capacity(1).build().unwrap();
+    let gate = Gate::hold(&pool);
+    pool.spawn_or_run(|| ()).unwrap();
+    let here = thread::current().id();
+    let task = pool.submit_or_run(move || thread::current().id() == here);
+    assert!(task.unwrap().join().unwrap());
+    assert_eq!(pool.stats().caller_ran, 1);
+    pool.close();
+    assert!(matches!(
+        pool.spawn_or_run(|| ()),
+        Err(SpawnError::Closed(_))
+    ));
+    gate.open();
+}
+
+/// The only worker is held, so no worker can say that it is too late.
+#[test]
+fn a_deadline_ends_the_wait_for_a_task_that_is_still_queued() {
+    let pool = pool(1);
+    let gate = Gate::hold(&pool);
+    let soon = || pool.task().deadline(Duration::from_millis(1));
+    let joined = soon().submit(|| ()).unwrap();
+    assert!(matches!(joined.join(), Err(TaskError::DeadlineExceeded)));
+    let awaited = soon().submit(|| ()).unwrap();
+    let result = overdrive_core::park::block_on(awaited, || Duration::MAX);
+    assert!(matches!(result, Some(Err(TaskError::DeadlineExceeded))));
+    assert_eq!(pool.stats().expired, 2);
+    gate.open();
+    assert!(pool.shutdown(Deadline::NEVER).is_complete());
+}
+
+#[test]
+fn a_worker_that_blocks_is_stood_in_for() {
+    let pool = builder(1).spare_workers(1).build().unwrap();
+    for _ in 0..3 {
+        let (tell, told) = channel();
+        let blocked = pool.submit(move || blocking(|| told.recv().unwrap()));
+        let inner = pool.clone();
+        let helped = pool.submit(move || {
+            assert_eq!(inner.stats().blocked, 1);
+            tell.send(5).unwrap();
+        });
+        assert_eq!(blocked.unwrap().join().unwrap(), 5);
+        helped.unwrap().join().unwrap();
+    }
+    assert_eq!(blocking(|| 3), 3);
+    assert!(pool.shutdown(Deadline::NEVER).is_complete());
+    assert_eq!(pool.stats().workers, 0);
+}
+
+/// Four tasks that wait for each other, on a pool that begins with one worker.
+#[test]
+fn a_pool_grows_when_its_workers_block() {
+    let pool = builder(1)
+        .max_workers(4)
+        .scaling_interval(Duration::from_millis(1))
+        .build()
+        .unwrap();
+    let barrier = Arc::new(Barrier::new(4));
+    for _ in 0..4 {
+        let barrier = Arc::clone(&barrier);
+        pool.spawn(move || drop(barrier.wait())).unwrap();
+    }
+    assert!(pool.wait_idle(Deadline::NEVER));
+    assert_eq!(pool.stats().completed, 4);
+    assert!(pool.shutdown(Deadline::NEVER).is_complete());
+}
+
+#[test]
+fn a_pool_shrinks_when_its_workers_are_idle() {
+    let pool = builder(1)
+        .max_workers(4)
+        .scaling_interval(Duration::from_millis(1))
+        .idle_timeout(Duration::from_millis(1))
+        .build()
+        .unwrap();
+    let barrier = Arc::new(Barrier::new(3));
+    for _ in 0..3 {
+        let barrier = Arc::clone(&barrier);
+        pool.spawn(move || drop(barrier.wait())).unwrap();
+    }
+    assert!(pool.wait_idle(Deadline::NEVER));
+    while pool.stats().workers > 1 {
+        thread::yield_now();
+    }
+    assert_eq!(pool.submit(|| 4).unwrap().join().unwrap(), 4);
 }
