@@ -1,9 +1,11 @@
 //! Thread pools against their peers.
 
+mod figures;
 mod jobs;
 mod ours;
 #[cfg(feature = "workstealing-peers")]
 mod peers;
+mod programs;
 mod reference;
 mod scenarios;
 

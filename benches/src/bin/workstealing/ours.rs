@@ -3,6 +3,7 @@
 use overdrive_workstealing::{ThreadPool, join};
 
 use crate::jobs::{Ask, ForkJoin, Node, Spawn};
+use crate::programs::Joins;
 
 /// The version shown in the table.
 pub(crate) const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -100,5 +101,26 @@ impl Ask for There {
     fn ask(&self, f: impl FnOnce() -> u64 + Send + 'static) -> u64 {
         let task = self.0.submit(f).expect("there is room");
         task.join().expect("it does not panic")
+    }
+}
+
+impl Joins for Joined {
+    fn new(workers: usize) -> Self {
+        Self(pool(workers))
+    }
+
+    fn enter(&mut self, f: impl FnOnce() -> u64 + Send + 'static) -> u64 {
+        let task = self.0.submit(f).expect("there is room");
+        task.join().expect("it does not panic")
+    }
+
+    fn join<A, B, RA, RB>(a: A, b: B) -> (RA, RB)
+    where
+        A: FnOnce() -> RA + Send,
+        B: FnOnce() -> RB + Send,
+        RA: Send,
+        RB: Send,
+    {
+        join(a, b)
     }
 }

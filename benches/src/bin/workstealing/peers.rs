@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread;
 
 use crate::jobs::{Ask, ForkJoin, Node, Spawn};
+use crate::programs::Joins;
 
 /// `rayon`: a pool of its own, entered by `install`, which has a worker do it.
 pub(crate) struct Rayon(rayon::ThreadPool);
@@ -53,6 +54,26 @@ impl Spawn for Rayon {
 
     fn spawn_inside(&self, f: impl FnOnce() + Send + 'static) {
         rayon::spawn(f);
+    }
+}
+
+impl Joins for Rayon {
+    fn new(workers: usize) -> Self {
+        Self(rayon(workers))
+    }
+
+    fn enter(&mut self, f: impl FnOnce() -> u64 + Send + 'static) -> u64 {
+        self.0.install(f)
+    }
+
+    fn join<A, B, RA, RB>(a: A, b: B) -> (RA, RB)
+    where
+        A: FnOnce() -> RA + Send,
+        B: FnOnce() -> RB + Send,
+        RA: Send,
+        RB: Send,
+    {
+        rayon::join(a, b)
     }
 }
 
@@ -200,23 +221,12 @@ impl Ask for AsyncExecutor {
     }
 }
 
-/// `affinitypool`.
+/// `affinitypool`. To drop the future of a task cancels it, so it has no spawn to compare.
 pub(crate) struct Affinity(affinitypool::Threadpool);
-
-impl Spawn for Affinity {
-    fn new(workers: usize) -> Self {
-        Self(affinitypool::Builder::new().worker_threads(workers).build())
-    }
-
-    fn spawn(&self, f: impl FnOnce() + Send + 'static) {
-        // Detached as its documentation says: the closure runs whether or not it is awaited.
-        drop(self.0.spawn(f));
-    }
-}
 
 impl Ask for Affinity {
     fn new(workers: usize) -> Self {
-        Spawn::new(workers)
+        Self(affinitypool::Builder::new().worker_threads(workers).build())
     }
 
     fn ask(&self, f: impl FnOnce() -> u64 + Send + 'static) -> u64 {

@@ -3,6 +3,7 @@
 use std::hint::black_box;
 
 use crate::jobs::{ForkJoin, Node};
+use crate::programs::Joins;
 
 /// The same calls, without a pool.
 pub(crate) struct Sequential;
@@ -33,4 +34,24 @@ fn sum(node: &Node) -> u64 {
         return node.value;
     };
     node.value + sum(&children.0) + sum(&children.1)
+}
+
+impl Joins for Sequential {
+    fn new(_: usize) -> Self {
+        Self
+    }
+
+    fn enter(&mut self, f: impl FnOnce() -> u64 + Send + 'static) -> u64 {
+        f()
+    }
+
+    fn join<A, B, RA, RB>(a: A, b: B) -> (RA, RB)
+    where
+        A: FnOnce() -> RA + Send,
+        B: FnOnce() -> RB + Send,
+        RA: Send,
+        RB: Send,
+    {
+        (a(), b())
+    }
 }

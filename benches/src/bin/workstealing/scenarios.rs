@@ -3,10 +3,12 @@
 use overdrive_bench::Scenario;
 use overdrive_bench::results::Role;
 
+use crate::figures;
 use crate::jobs::{
     self, JOINS, LARGE, PRODUCERS, SMALL, TASKS, TREE, join_fib, join_tree, round_trip,
 };
 use crate::ours::{Here, Installed, Joined, Spawned, There, VERSION};
+use crate::programs::{self, program};
 use crate::reference::Sequential;
 
 #[cfg(feature = "workstealing-peers")]
@@ -29,11 +31,6 @@ macro_rules! spawning {
         let scenario = {
             const PEER: Role = Role::Peer;
             scenario
-                .with(make::<Affinity>(
-                    PEER,
-                    "affinitypool",
-                    &version("affinitypool"),
-                ))
                 .with(make::<AsyncExecutor>(
                     PEER,
                     "async-executor",
@@ -66,6 +63,68 @@ macro_rules! spawning {
     }};
 }
 
+/// The contenders of a scenario that counts CPU time.
+macro_rules! counting {
+    ($scenario:expr, $make:path) => {{
+        use $make as make;
+        let scenario =
+            $scenario
+                .threads(&[2])
+                .slow()
+                .with(make::<Spawned>(Role::Ours, OURS, VERSION));
+        #[cfg(feature = "workstealing-peers")]
+        let scenario = {
+            const PEER: Role = Role::Peer;
+            scenario
+                .with(make::<MpmcChannel>(
+                    PEER,
+                    "mpmc-channel",
+                    &version("crossbeam-channel"),
+                ))
+                .with(make::<Rayon>(PEER, "rayon", &version("rayon")))
+                .with(make::<Threadpool>(
+                    PEER,
+                    "threadpool",
+                    &version("threadpool"),
+                ))
+                .with(make::<Tokio>(PEER, "tokio", &version("tokio")))
+        };
+        scenario
+    }};
+}
+
+/// A whole program, with the peer whose `join` needs no context.
+macro_rules! whole {
+    ($name:literal, $about:literal, $per_op:expr, $program:ident) => {{
+        let scenario = Scenario::time(concat!("workstealing/", $name), $about)
+            .threads(&[2])
+            .own_threads()
+            .slow()
+            .per_op($per_op)
+            .check_ops(1)
+            .with(program::<Joined>(
+                programs::$program::<Joined>,
+                Role::Ours,
+                OURS,
+                VERSION,
+            ))
+            .with(program::<Sequential>(
+                programs::$program::<Sequential>,
+                Role::Limit,
+                "sequential",
+                "std",
+            ));
+        #[cfg(feature = "workstealing-peers")]
+        let scenario = scenario.with(program::<Rayon>(
+            programs::$program::<Rayon>,
+            Role::Peer,
+            "rayon",
+            &version("rayon"),
+        ));
+        scenario
+    }};
+}
+
 const OURS: &str = "overdrive-workstealing";
 
 /// All scenarios of thread pools.
@@ -84,6 +143,34 @@ pub(crate) fn suite() -> Vec<Scenario> {
         producers(),
         inline(),
         remote(),
+        urgent(),
+        trickle(),
+        idle(),
+        ticks(),
+        whole!(
+            "quicksort",
+            "200,000 numbers sorted; ns per number",
+            programs::NUMBERS,
+            quicksort
+        ),
+        whole!(
+            "nbody",
+            "forces between 600 bodies; ns per body",
+            programs::BODIES as u64,
+            nbody
+        ),
+        whole!(
+            "uts",
+            "nodes of an unbalanced tree counted; ns per tree",
+            1,
+            uts
+        ),
+        whole!(
+            "wordcount",
+            "60,000 words counted; ns per word",
+            programs::WORDS,
+            wordcount
+        ),
     ]
 }
 
@@ -203,6 +290,76 @@ fn remote() -> Scenario {
     .with(round_trip::<There>(Role::Ours, OURS, VERSION));
     #[cfg(feature = "workstealing-peers")]
     let scenario = asking(scenario);
+    scenario
+}
+
+fn urgent() -> Scenario {
+    let scenario = Scenario::count(
+        "workstealing/urgent_behind_10k",
+        "until an urgent task begins behind 10,000 of 5 us; median of 5",
+        "us",
+    )
+    .threads(&[2])
+    .slow()
+    .with(figures::urgent_ours(OURS, VERSION));
+    #[cfg(feature = "workstealing-peers")]
+    let scenario = scenario
+        .with(figures::urgent::<MpmcChannel>(
+            Role::Peer,
+            "mpmc-channel",
+            &version("crossbeam-channel"),
+        ))
+        .with(figures::urgent::<Rayon>(
+            Role::Peer,
+            "rayon",
+            &version("rayon"),
+        ))
+        .with(figures::urgent::<Tokio>(
+            Role::Peer,
+            "tokio",
+            &version("tokio"),
+        ));
+    scenario
+}
+
+fn trickle() -> Scenario {
+    let scenario = Scenario::count(
+        "workstealing/trickle_cpu",
+        "CPU per task at one task per millisecond, beyond that of the sleeping loop",
+        "us",
+    );
+    counting!(scenario, figures::trickle)
+}
+
+fn idle() -> Scenario {
+    let scenario = Scenario::count(
+        "workstealing/idle_cpu",
+        "CPU of a pool in two seconds without work",
+        "ms",
+    );
+    counting!(scenario, figures::idle)
+}
+
+fn ticks() -> Scenario {
+    let scenario = Scenario::count(
+        "workstealing/tick_burst",
+        "a tick of twelve bursts of eight jobs of 2 us, with serial work between; median",
+        "us",
+    )
+    .threads(&[2])
+    .slow()
+    .with(figures::ticks::<Joined>(Role::Ours, OURS, VERSION))
+    .with(figures::ticks::<Sequential>(
+        Role::Limit,
+        "sequential",
+        "std",
+    ));
+    #[cfg(feature = "workstealing-peers")]
+    let scenario = scenario.with(figures::ticks::<Rayon>(
+        Role::Peer,
+        "rayon",
+        &version("rayon"),
+    ));
     scenario
 }
 
