@@ -161,8 +161,13 @@ impl ThreadPoolBuilder {
         self
     }
 
-    /// The most tasks that wait for a worker, of all priorities together. Default
-    /// [`DEFAULT_CAPACITY`]. The memory is taken as it is needed.
+    /// The most tasks that wait for a worker, of all priorities together; parts of a scope count,
+    /// those of a join do not. Default [`DEFAULT_CAPACITY`]. The memory is taken as it is needed.
+    ///
+    /// Workers take and give places in blocks if there are many: a block is the sixteenth part of
+    /// a worker's share, 64 places at most, and a worker holds less than two. So the queue may count
+    /// as full when it holds an eighth less. With fewer than 32 places for each thread it is
+    /// exact.
     pub fn capacity(mut self, n: usize) -> Self {
         self.capacity = n;
         self
@@ -181,7 +186,8 @@ impl ThreadPoolBuilder {
     }
 
     /// How many higher tasks in a row may be taken while a lower one waits; then the lower one is
-    /// taken. Default [`DEFAULT_STARVATION_BOUND`]. It counts for the pool, not for each worker.
+    /// taken. Default [`DEFAULT_STARVATION_BOUND`]. It counts for each worker: with `n` workers a task
+    /// at the head of its level begins after at most `n` times as many higher ones.
     pub fn starvation_bound(mut self, tasks: NonZeroU32) -> Self {
         self.starvation_bound = tasks;
         self
@@ -204,9 +210,10 @@ impl ThreadPoolBuilder {
         self
     }
 
-    /// Takes `workers` and `capacity` from a plain value.
+    /// Takes `workers`, `max_workers` and `capacity` from a plain value.
     pub fn settings(mut self, settings: ThreadPoolSettings) -> Self {
         self.workers = settings.workers;
+        self.max_workers = settings.max_workers;
         self.capacity = settings.capacity;
         self
     }

@@ -183,6 +183,12 @@ impl<H> SplitDeque<H> {
         self.mine.head.load(Ordering::Relaxed)
     }
 
+    /// Whether there is a public job. A hint.
+    pub(crate) fn has_public(&self) -> bool {
+        let (split, tail) = halves(self.word.load(Ordering::Relaxed));
+        tail < split
+    }
+
     /// Thief: takes the oldest public job, if its place is `from` or later.
     pub(crate) fn steal(&self, from: u32) -> Option<Job<H>> {
         let mut word = self.word.load(Ordering::Relaxed);

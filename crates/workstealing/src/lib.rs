@@ -1,5 +1,5 @@
-//! A thread pool with results, fork-join over borrowed data, priorities, deadlines and a bounded
-//! queue.
+//! A work-stealing thread pool with results, fork-join over borrowed data, priorities, deadlines, a
+//! bounded queue and a number of workers that follows the load.
 //!
 //! ```
 //! use std::time::Duration;
@@ -30,19 +30,25 @@
 //! | your case | use instead |
 //! |---|---|
 //! | async tasks: sockets, timers | an async runtime; this pool runs closures. Await a [`TaskHandle`] there |
-//! | parallel iterators, or joins of less than microseconds of work | `rayon`, or `chili` |
+//! | parallel iterators | `rayon` |
 //! | one thread with a queue of messages | `std::sync::mpsc` and a thread |
 //! | a handful of threads on borrowed data, once | `std::thread::scope` |
 //! | a task that must be stopped while it runs | a flag that it looks at; no thread can be stopped from outside |
 //!
 //! # How it works
 //!
-//! One queue per priority behind one lock; workers take the oldest task of the highest priority,
-//! or a lower one when that has been passed over [often
-//! enough](ThreadPoolBuilder::starvation_bound). Whoever waits for a task takes it back out of the
-//! queue, if it is still there, and runs it; it never runs anything else. So a wait inside the
-//! pool neither deadlocks, with however few workers, nor runs unrelated work on top of what
-//! waits, where it could meet a lock that is held below.
+//! Each worker has two deques. In one lie the tasks that it spawned, which others steal when they
+//! have none; tasks from outside come through a queue per priority, for all. In the other, a
+//! *split* deque, lie its open joins, on its own stack; only the oldest is where others find it, so
+//! a join that nobody takes costs next to nothing. Workers without work search, few at a time, and
+//! then sleep; a push wakes one only if none searches, and who finds work wakes the next. A thread
+//! from outside that joins or [`install`](ThreadPool::install)s takes a seat in the pool and works.
+//!
+//! A worker takes the oldest task of the highest priority, or a lower one when that has been passed
+//! over [often enough](ThreadPoolBuilder::starvation_bound). Whoever waits for a task, a join or a
+//! scope takes it back, if nobody has begun it, and runs it; while another runs it, only what
+//! belongs to it is run here. So a wait inside the pool neither deadlocks, with however few workers,
+//! nor runs unrelated work on top of what waits, where it could meet a lock that is held below.
 //!
 //! What was accepted runs, or is reported to its handle: as panicked, cancelled, too late, or
 //! dropped at the end of a shutdown's time. What is not accepted is given back. A panic of a task
@@ -50,17 +56,18 @@
 //!
 //! # Cost
 //!
-//! All of this takes the pool's one lock, so small tasks on many threads wait for it.
-//!
 //! | operation | work | allocations |
 //! |---|---|---|
-//! | `spawn` | the lock, an insertion into a B-tree; a wake-up if a worker sleeps | 1, and the tree's |
-//! | `submit` | as `spawn` | 3, and the tree's |
-//! | `join`, a part of a `scope` | as `spawn`, and the scope's lock | 3 and 1, and the tree's |
-//! | running a task | the lock twice | 0 |
-//! | `cancel`, taking a task back | the lock, a removal from a B-tree | 0 |
+//! | `spawn` on a worker | a push to its own deque, a fence | 0 up to four words of captures |
+//! | `spawn` from outside | three atomic operations, a push to a shared queue; a wake-up if all sleep | the same, and one per 63 tasks |
+//! | `submit` | as `spawn`; a lock of the task's own, three times | 1 |
+//! | `join` that nobody takes | some plain loads and stores | 0 |
+//! | `scope` | a lock of its own per part, twice; a closure of up to three words in place | 1 |
+//! | `install` | two atomic operations from outside, none inside | 0 |
+//! | `cancel`, taking a task back | the task's lock. Its entry in the queue stays until its turn comes, and counts no more | 0 |
 //! | a deadline | one reading of the clock, when the task's turn comes | 0 |
-//! | `stats` | the lock | 0 |
+//! | `stats` | reads each worker's counters | 0 |
+//! | a pool | some 8 KiB per worker, 80 KiB for seats | |
 //!
 //! # Features
 //!
@@ -73,18 +80,22 @@
 //! | module | idea |
 //! |---|---|
 //! | `pool` | [`ThreadPool`], the free functions [`join()`] and [`scope()`] |
+//! | `many` | [`spawn_batch`](ThreadPool::spawn_batch), [`fan_out`](ThreadPool::fan_out) |
+//! | `blocking` | [`blocking()`], and who stands in |
 //! | `builder` | [`ThreadPoolBuilder`] and its checks, [`Overload`] |
 //! | `task` | [`TaskBuilder`]: priority and deadline |
 //! | `handle` | [`TaskHandle`], [`CancelOnDrop`] |
 //! | `scope` | [`Scope`]; unsafe |
+//! | `scaler`, `keeper`, `cpu` | how many workers there should be, the thread that asks, and what it knows |
 //! | `error` | [`SpawnError`], [`TaskError`], [`PanicPayload`] |
-//! | `settings` | [`ThreadPoolSettings`] |
-//! | `stats` | [`ThreadPoolStats`] |
-//! | `engine` | what workers, spawners and waiters do with the queue |
-//! | `queue` | what waits, and what comes next |
-//! | `job` | a piece of work on its way, and how its end is made known |
-//! | `context` | which pool a thread is in |
-//! | `wait` | waiting on a condition until a deadline |
+//! | `settings`, `stats` | [`ThreadPoolSettings`], [`ThreadPoolStats`] |
+//! | `engine`, `room`, `ending` | how work gets in, the bound of the queue, how the pool ends |
+//! | `worker`, `crew`, `sleep` | what a worker does, how many there are, who sleeps and who is woken |
+//! | `queue`, `deque` | the queues for all; the split deque of open joins |
+//! | `cell`, `call`, `counters` | a task with a handle; its call; what is counted |
+//! | `seat` | a place in the pool, of a worker or a guest |
+//! | `raw` | closures in place, joins on the stack, the pool a thread is in; unsafe |
+//! | `wait`, `sync` | waiting until a deadline; what the models replace |
 
 #![deny(unsafe_code)]
 

@@ -92,7 +92,9 @@ impl ThreadPool {
         })
     }
 
-    /// Has `f` run by a worker. Cost: an allocation and the pool's lock.
+    /// Has `f` run by a worker. Cost: no allocation for closures of up to four words, one for others;
+    /// from a worker some ten nanoseconds, from outside a few atomic operations more, and the
+    /// wake-up of a worker if all sleep.
     ///
     /// If the queue is full, [`Overload`](crate::Overload) decides. A panic in `f` is given to
     /// [`on_panic`](ThreadPoolBuilder::on_panic) and counted.
@@ -117,8 +119,8 @@ impl ThreadPool {
         self.task().try_spawn(f)
     }
 
-    /// Has `f` run by a worker, and its result handed over. Cost: three allocations and the pool's
-    /// lock.
+    /// Has `f` run by a worker, and its result handed over. Cost: as [`spawn`](Self::spawn), an
+    /// allocation, and a lock of the task's own.
     ///
     /// If the queue is full, [`Overload`](crate::Overload) decides.
     ///
@@ -264,7 +266,7 @@ impl ThreadPool {
         self.drain(deadline).is_complete()
     }
 
-    /// The figures, all of one moment. Takes the pool's lock.
+    /// The figures. Reads the counters of each worker; takes no lock.
     #[must_use]
     pub fn stats(&self) -> ThreadPoolStats {
         self.shared().stats()
@@ -283,7 +285,7 @@ impl ThreadPool {
         &self.shared().parts.name
     }
 
-    /// The worker threads that it was built with.
+    /// The least number of worker threads, which it was built with.
     #[must_use]
     pub fn workers(&self) -> usize {
         self.shared().parts.workers
@@ -307,10 +309,14 @@ impl fmt::Debug for ThreadPool {
 ///
 /// `b` is offered to the workers of the pool that this thread is in, or else of
 /// [`ThreadPool::global`]; `a` runs on this thread. If no worker has begun `b` by then, it runs here
-/// too. While this thread waits it runs nothing else, so nothing unrelated can meet a lock that
-/// its callers hold. If the queue is full, `b` runs before `a`, right here.
+/// too. While this thread waits it runs nothing but parts of `b`, so nothing unrelated can meet a
+/// lock that its callers hold. Do not let `a` wait for `b`: it may come after.
 ///
-/// Cost: three allocations and some five turns of a lock, so give it microseconds of work.
+/// Cost: some nanoseconds if `b` runs here. The oldest open join of a thread is kept where others
+/// find it; to wake one who sleeps for it costs microseconds, and is done less often if such joins
+/// were over before anybody came. If `b` runs elsewhere, this thread waits for it with joins that
+/// `b` makes (leapfrogging), and nothing else. A thread has 256 joins open for others; further ones
+/// run in turn.
 ///
 /// ```
 /// fn sum(numbers: &[u64]) -> u64 {

@@ -28,34 +28,39 @@ pub struct ThreadPoolSettings {
     /// See [`ThreadPoolBuilder::workers`](crate::ThreadPoolBuilder::workers); `None` is its
     /// default.
     pub workers: Option<usize>,
+    /// See [`ThreadPoolBuilder::max_workers`](crate::ThreadPoolBuilder::max_workers); `None` is
+    /// its default.
+    pub max_workers: Option<usize>,
     /// See [`ThreadPoolBuilder::capacity`](crate::ThreadPoolBuilder::capacity).
     pub capacity: usize,
 }
 
 impl ThreadPoolSettings {
-    const fn of(workers: usize, capacity: usize) -> Self {
+    const fn of(workers: usize, max_workers: usize, capacity: usize) -> Self {
         Self {
             workers: Some(workers),
+            max_workers: Some(max_workers),
             capacity,
         }
     }
 
-    /// For handlers of web pages, which wait a good deal: 10 workers, 1,000 queued.
+    /// For handlers of web pages, which wait a good deal: 10 to 100 workers, 1,000 queued.
     #[must_use]
     pub const fn web() -> Self {
-        Self::of(10, 1_000)
+        Self::of(10, 100, 1_000)
     }
 
-    /// For an API, with short tasks in bursts: 5 workers, 5,000 queued.
+    /// For an API, with short tasks in bursts: 5 to 50 workers, 5,000
+    /// queued.
     #[must_use]
     pub const fn api() -> Self {
-        Self::of(5, 5_000)
+        Self::of(5, 50, 5_000)
     }
 
     /// For background work in bulk: 50 workers, the default bound of the queue.
     #[must_use]
     pub const fn background() -> Self {
-        Self::of(50, DEFAULT_CAPACITY)
+        Self::of(50, 50, DEFAULT_CAPACITY)
     }
 }
 
@@ -65,6 +70,7 @@ impl Default for ThreadPoolSettings {
     fn default() -> Self {
         Self {
             workers: None,
+            max_workers: None,
             capacity: DEFAULT_CAPACITY,
         }
     }

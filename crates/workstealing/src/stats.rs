@@ -1,9 +1,11 @@
 //! What a pool counts.
 
-/// Figures of a pool, from [`ThreadPool::stats`](crate::ThreadPool::stats), all of one moment.
+/// Figures of a pool, from [`ThreadPool::stats`](crate::ThreadPool::stats).
 ///
-/// The parts of [`join`](crate::join) and [`scope`](crate::scope) that are offered to the workers
-/// count as tasks, whoever runs them. At every moment
+/// Each worker counts for itself, so figures are read one after the other: those of a task whose
+/// end was seen (by its handle, by [`wait_idle`](crate::ThreadPool::wait_idle)) are in, others may
+/// be half in. The parts of a [`scope`](crate::scope()) count as tasks, whoever runs them; those of
+/// a [`join`](crate::join()) do not. While nothing moves
 ///
 /// ```text
 /// spawned = completed + panicked + cancelled + expired + abandoned + queued + running
@@ -11,7 +13,7 @@
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ThreadPoolStats {
-    /// The threads that the pool was built with.
+    /// The worker threads there are.
     pub workers: usize,
     /// The most tasks that may be queued.
     pub capacity: usize,

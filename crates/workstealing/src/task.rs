@@ -56,11 +56,14 @@ impl<'pool> TaskBuilder<'pool> {
     /// When it is too late to start. Default: never.
     ///
     /// A task whose turn comes after that does not run: its closure is dropped and its handle
-    /// gives [`TaskError::DeadlineExceeded`](crate::TaskError::DeadlineExceeded). That is found
-    /// out when its turn comes, not at the deadline. Once started, a task is not interrupted.
+    /// gives [`TaskError::DeadlineExceeded`](crate::TaskError::DeadlineExceeded). If somebody waits
+    /// for it, by [`join`](TaskHandle::join) or as a future, that comes at the deadline; for others
+    /// it is found out when the turn comes. The first such future starts a thread,
+    /// `overdrive-workstealing-keeper`. Once started, a task is not interrupted.
     ///
     /// The pool's clock decides. A duration counts from now in real time; for a pool with another
-    /// clock use [`Deadline::after_on`].
+    /// clock use [`Deadline::after_on`]. Nobody can wait for such a clock, so there it is found out
+    /// when the task's turn comes.
     pub fn deadline(mut self, deadline: impl Into<Deadline>) -> Self {
         self.deadline = deadline.into();
         self

@@ -11,13 +11,13 @@ use overdrive_core::unwind::drop_payload;
 
 use crate::call::{Call, Source};
 use crate::counters::{Counters, Other};
-use crate::engine::Shared;
+use crate::engine::{Shared, Slot};
 use crate::queue::{LEVELS, Level, steal};
 use crate::raw::context::Frame;
 use crate::raw::fork::{Header, run_stolen};
 use crate::raw::task::Task;
 use crate::seat::Seat;
-use crate::sync::{Ordering, current_thread, lock, park, park_timeout, spin_loop};
+use crate::sync::{Ordering, current_thread, fence, lock, park, park_timeout, spin_loop};
 
 /// Normal tasks from its own deque before a look at the queue of all.
 const OWN_IN_A_ROW: u32 = 61;
@@ -244,7 +244,7 @@ impl Shared {
         loop {
             if searching {
                 if let Some(found) = self.search(local) {
-                    self.found(me);
+                    self.found(local);
                     return Rest::Found(found);
                 }
             }
@@ -252,8 +252,8 @@ impl Shared {
             self.sleep.fall_asleep(me, searching);
             if let Some(found) = self.next(local) {
                 if self.sleep.wake_up(me) {
-                    self.found(me);
-                } else {
+                    self.found(local);
+                } else if self.has_more(local) {
                     // Who pushed it may have counted on this one's search.
                     self.notify();
                 }
@@ -270,18 +270,29 @@ impl Shared {
             };
             if self.leave(least) {
                 if searching {
-                    self.found(me);
+                    self.found(local);
                 }
                 return Rest::Over;
             }
         }
     }
 
-    /// Gives the token back. The last one wakes the next, as there may be more.
-    fn found(&self, me: usize) {
-        if self.sleep.end_search(me) {
+    /// Gives the token back. The last one wakes the next if there is more: those who pushed
+    /// meanwhile counted on its search. Those who push from now on see that nobody searches.
+    fn found(&self, local: &Local) {
+        if self.sleep.end_search(local.slot) && self.has_more(local) {
             self.notify();
         }
+    }
+
+    fn has_more(&self, local: &Local) -> bool {
+        fence(Ordering::SeqCst);
+        let levels = [Level::HIGH, Level::NORMAL, Level::LOW];
+        let in_slot = |slot: &Slot| !slot.stealer.is_empty() || slot.seat.deque.has_public();
+        !local.deque.is_empty()
+            || levels.iter().any(|level| !self.queues.is_empty(*level))
+            || self.slots[..self.crew.places()].iter().any(in_slot)
+            || self.guests().any(|seat| seat.deque.has_public())
     }
 
     fn search(&self, local: &Local) -> Option<Found<'_>> {

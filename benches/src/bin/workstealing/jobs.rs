@@ -134,8 +134,10 @@ pub(crate) const TREE: u64 = (1 << LEVELS) - 1;
 pub(crate) fn spawn_recursive<P: Spawn>(role: Role, name: &str, version: &str) -> Contender {
     fn grow<P: Spawn>(pool: &'static P, batch: &'static Batch, level: u64, id: u64) {
         if level > 1 {
-            for side in 0..2 {
-                pool.spawn_inside(move || grow(pool, batch, level - 1, 2 * id + side));
+            for id in [2 * id, 2 * id + 1] {
+                let task = move || grow(pool, batch, level - 1, id);
+                const { assert!(size_of::<(&P, &Batch, u64, u64)>() == 32) };
+                pool.spawn_inside(task);
             }
         }
         batch.count([level, id, 0]);

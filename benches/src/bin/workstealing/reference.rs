@@ -55,3 +55,28 @@ impl Joins for Sequential {
         (a(), b())
     }
 }
+
+/// The same, but the right subtree first: the order in which the tree lies in memory, backwards.
+pub(crate) struct RightFirst;
+
+impl ForkJoin for RightFirst {
+    fn new(_: usize) -> Self {
+        Self
+    }
+
+    fn fib(&mut self, n: u64) -> u64 {
+        sequential(n)
+    }
+
+    fn sum(&mut self, tree: &'static Node) -> u64 {
+        right_first(tree)
+    }
+}
+
+fn right_first(node: &Node) -> u64 {
+    let Some(children) = &node.children else {
+        return node.value;
+    };
+    let right = right_first(&children.1);
+    node.value + right + right_first(&children.0)
+}

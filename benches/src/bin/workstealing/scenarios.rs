@@ -9,7 +9,7 @@ use crate::jobs::{
 };
 use crate::ours::{Here, Installed, Joined, Spawned, There, VERSION};
 use crate::programs::{self, program};
-use crate::reference::Sequential;
+use crate::reference::{RightFirst, Sequential};
 
 #[cfg(feature = "workstealing-peers")]
 use crate::peers::{
@@ -209,6 +209,10 @@ fn tree(id: &str, input: &str, levels: u32) -> Scenario {
         .with(
             join_tree::<Installed>(levels, Role::Context, "install", VERSION)
                 .remark("the calling thread computes next to the workers: one thread more"),
+        )
+        .with(
+            join_tree::<RightFirst>(levels, Role::Context, "right first", "std")
+                .remark("sequential, the right subtree first: as chili does"),
         )
         .with(join_tree::<Sequential>(
             levels,
