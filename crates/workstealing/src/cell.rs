@@ -16,8 +16,17 @@ use crate::counters::{End, Other};
 use crate::engine::Shared;
 use crate::error::{PanicPayload, TaskError};
 use crate::queue::Level;
-use crate::sync::{AtomicBool, Condvar, Mutant, Mutex, Ordering, lock, removed};
+use crate::sync::{
+    AtomicBool, Condvar, Mutant, Mutex, Ordering, lock, removed, spin_loop, yield_now,
+};
 use crate::wait::wait_until;
+
+/// The models need none: they run every order of steps anyway.
+const LOOKS: u32 = if cfg!(any(overdrive_loom, overdrive_shuttle)) {
+    0
+} else {
+    20
+};
 
 pub(crate) struct TaskCell<F, T> {
     pub(crate) shared: Arc<Shared>,
@@ -114,6 +123,9 @@ impl<F, T> Place<F, T> {
 
     /// Waits for the end, or until that deadline. Whether it is over.
     pub(crate) fn wait(&self, deadline: Deadline) -> bool {
+        if self.look_around() {
+            return true;
+        }
         let mut state = lock(&self.state);
         state.waiting += 1;
         while !self.is_over() {
@@ -124,6 +136,21 @@ impl<F, T> Place<F, T> {
             }
         }
         state.waiting -= 1;
+        self.is_over()
+    }
+
+    /// A short task may be over before a thread has gone to sleep and is back.
+    fn look_around(&self) -> bool {
+        for look in 0..LOOKS {
+            if self.is_over() {
+                return true;
+            }
+            if look < LOOKS / 2 {
+                spin_loop();
+            } else {
+                yield_now();
+            }
+        }
         self.is_over()
     }
 

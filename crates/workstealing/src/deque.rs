@@ -120,10 +120,15 @@ impl<H> SplitDeque<H> {
         self.word.fetch_add(SPLIT, order);
     }
 
-    /// Owner: all that is to be done about a public job is done. If a thief has it by now, it says
-    /// so again.
+    /// Owner: is about to publish a job and to wake somebody for it. Before that, as a thief that
+    /// takes the job says again that there is none.
     pub(crate) fn satisfied(&self) {
         self.want.store(false, Ordering::Relaxed);
+    }
+
+    /// There is no public job, or nobody has been woken for it.
+    pub(crate) fn want(&self) {
+        self.want.store(true, Ordering::Relaxed);
     }
 
     /// Owner: takes back its newest job, which is at `index`.
@@ -162,7 +167,7 @@ impl<H> SplitDeque<H> {
         }
         self.mine.split.store(index, Ordering::Relaxed);
         self.mine.head.store(index, Ordering::Relaxed);
-        self.want.store(true, Ordering::Relaxed);
+        self.want();
         let patience = self.mine.patience.load(Ordering::Relaxed);
         self.mine.leave.store(patience, Ordering::Relaxed);
         let more = (2 * patience + 1).min(MOST_PATIENCE);
@@ -176,6 +181,7 @@ impl<H> SplitDeque<H> {
         self.mine.head.store(index, Ordering::Relaxed);
         // All older ones are stolen too. No thief finds anything public until the next publish.
         self.word.store(word_at(index), Ordering::Release);
+        self.want();
     }
 
     /// How many jobs there are, taken ones included. For others than the owner a hint.
@@ -206,7 +212,7 @@ impl<H> SplitDeque<H> {
             match taken {
                 Ok(_) => {
                     if tail + 1 == split {
-                        self.want.store(true, Ordering::Relaxed);
+                        self.want();
                     }
                     return Some(self.places[tail as usize].load(Ordering::Relaxed));
                 }
@@ -227,8 +233,8 @@ mod tests {
     /// As the owner does when it is wanted.
     fn share(deque: &SplitDeque<u8>) {
         assert!(deque.is_wanted());
-        deque.publish();
         deque.satisfied();
+        deque.publish();
     }
 
     #[test]

@@ -383,12 +383,14 @@ impl Shared {
     #[inline(never)]
     pub(crate) fn share(&self, seat: &Seat) {
         let deque = &seat.deque;
+        // First, as a thief that takes the job says that there is none.
+        deque.satisfied();
         deque.publish();
         fence(Ordering::SeqCst);
         if self.sleep.has_to_wake() && deque.is_patient() {
+            deque.want();
             return;
         }
-        deque.satisfied();
         self.notify();
     }
 

@@ -87,8 +87,8 @@ fn fork(deque: &Deque, n: usize) -> u32 {
     let job = ptr::from_ref(&*deque.1[n]).cast_mut();
     let place = deque.0.push(job).unwrap();
     if deque.0.is_wanted() {
-        deque.0.publish();
         deque.0.satisfied();
+        deque.0.publish();
     }
     place
 }
@@ -128,6 +128,7 @@ fn nested() {
         thief.join().unwrap();
     }
     deque.1.iter().for_each(|job| job.assert_ran_once());
+    assert!(deque.0.is_wanted(), "the next join is shared again");
 }
 
 /// One join after the other, at the same place: a thief may have looked before.

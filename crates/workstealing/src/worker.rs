@@ -17,7 +17,9 @@ use crate::raw::context::Frame;
 use crate::raw::fork::{Header, run_stolen};
 use crate::raw::task::Task;
 use crate::seat::Seat;
-use crate::sync::{Ordering, current_thread, fence, lock, park, park_timeout, spin_loop};
+use crate::sync::{
+    Ordering, current_thread, fence, lock, park, park_timeout, spin_loop, yield_now,
+};
 
 /// Normal tasks from its own deque before a look at the queue of all.
 const OWN_IN_A_ROW: u32 = 61;
@@ -26,8 +28,8 @@ const OWN_IN_A_ROW: u32 = 61;
 const BATCH: usize = 16;
 
 /// Looks around before it sleeps: fewer after looks in vain, more after others.
-const MIN_LOOKS: u32 = 2;
-const MAX_LOOKS: u32 = 256;
+const MIN_LOOKS: u32 = 4;
+const MAX_LOOKS: u32 = 64;
 
 /// What a worker thread has for itself.
 pub(crate) struct Local {
@@ -304,8 +306,13 @@ impl Shared {
                 }
                 return Some(found);
             }
-            for _ in 0..8 {
-                spin_loop();
+            if look < looks / 2 {
+                for _ in 0..16 {
+                    spin_loop();
+                }
+            } else {
+                // Who is about to push may need this processor.
+                yield_now();
             }
         }
         local.looks.set((looks / 2).max(MIN_LOOKS));
