@@ -108,7 +108,7 @@ impl Shared {
                     shared: self,
                     counters: frame
                         .local
-                        .map_or(self.outside(), |local| local.counters(self)),
+                        .map_or_else(|| self.outside(), |local| local.counters(self)),
                     local: frame.local,
                     level,
                     from: Source::Queue,

@@ -583,7 +583,10 @@ fn a_pool_grows_when_its_workers_block() {
     let barrier = Arc::new(Barrier::new(4));
     for _ in 0..4 {
         let barrier = Arc::clone(&barrier);
-        pool.spawn(move || drop(barrier.wait())).unwrap();
+        pool.spawn(move || {
+            barrier.wait();
+        })
+        .unwrap();
     }
     assert!(pool.wait_idle(Deadline::NEVER));
     assert_eq!(pool.stats().completed, 4);
@@ -601,7 +604,10 @@ fn a_pool_shrinks_when_its_workers_are_idle() {
     let barrier = Arc::new(Barrier::new(3));
     for _ in 0..3 {
         let barrier = Arc::clone(&barrier);
-        pool.spawn(move || drop(barrier.wait())).unwrap();
+        pool.spawn(move || {
+            barrier.wait();
+        })
+        .unwrap();
     }
     assert!(pool.wait_idle(Deadline::NEVER));
     while pool.stats().workers > 1 {

@@ -23,7 +23,7 @@ pub(crate) struct Frame<'a> {
     pub(crate) shared: &'a Arc<Shared>,
     /// The worker's own, if the thread is one.
     pub(crate) local: Option<&'a Local>,
-    outer: *const Frame<'a>,
+    outer: *const Self,
 }
 
 impl<'a> Frame<'a> {

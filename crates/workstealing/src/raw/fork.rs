@@ -32,7 +32,7 @@ type Caught<R> = Result<R, Box<dyn Any + Send>>;
 
 /// What a thief knows of a job.
 pub(crate) struct Header {
-    execute: unsafe fn(*mut Header),
+    execute: unsafe fn(*mut Self),
     state: AtomicU32,
     /// Who has it: its seat plus one in the upper half, how many joins it had open in the lower.
     thief: AtomicU64,
