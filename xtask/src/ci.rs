@@ -27,9 +27,10 @@ const MODELLED: &[&str] = &[
     "overdrive-pool",
     "overdrive-ratelimit",
     "overdrive-tiered-cache",
+    "overdrive-workstealing",
 ];
 /// The crates whose engines run under shuttle's random schedules.
-const SHUTTLED: &[&str] = &["overdrive-batch"];
+const SHUTTLED: &[&str] = &["overdrive-batch", "overdrive-workstealing"];
 /// The benchmark suites; the scenarios of each compile without its peers.
 const SUITES: &[&str] = &[
     "batch",

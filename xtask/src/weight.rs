@@ -9,8 +9,14 @@ use crate::step;
 /// for Redis and its client, whatever that pulls in.
 const ASKED_FOR: &str = "overdrive-remote";
 
-/// `FuturesOrdered` and `FuturesUnordered`, and what they consist of.
-const FUTURES: &[&str] = &[
+/// The deques of the thread pool, and what they are made of.
+const DEQUES: &[&str] = &["crossbeam-deque", "crossbeam-epoch", "crossbeam-utils"];
+
+/// `FuturesOrdered` and `FuturesUnordered`, and what they consist of; and the thread pool.
+const PIPELINE: &[&str] = &[
+    "crossbeam-deque",
+    "crossbeam-epoch",
+    "crossbeam-utils",
     "futures-core",
     "futures-task",
     "futures-util",
@@ -24,11 +30,11 @@ const FUTURES: &[&str] = &[
 const DEFAULT_BUILDS: &[(&str, &[&str])] = &[
     ("overdrive-core", &[]),
     ("overdrive-batch", &[]),
-    ("overdrive-pipeline", FUTURES),
+    ("overdrive-pipeline", PIPELINE),
     ("overdrive-pool", &[]),
     ("overdrive-ratelimit", &["hashbrown"]),
     ("overdrive-tiered-cache", &["hashbrown"]),
-    ("overdrive-workstealing", &[]),
+    ("overdrive-workstealing", DEQUES),
     ("overdrive", &[]),
 ];
 
