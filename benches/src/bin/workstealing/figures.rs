@@ -83,6 +83,15 @@ pub(crate) fn urgent<P: Spawn>(role: Role, name: &str, version: &str) -> Contend
     })
 }
 
+/// The pauses are part of the workload.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what is measured is how a pool behaves while nothing happens"
+)]
+fn pause(time: Duration) {
+    thread::sleep(time);
+}
+
 /// The time that the threads of this process have run, in nanoseconds. Linux only; elsewhere zero.
 fn cpu() -> u64 {
     let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten();
@@ -99,7 +108,7 @@ fn trickle_with(mut spawn: impl FnMut()) -> f64 {
     let before = cpu();
     for _ in 0..TRICKLE {
         spawn();
-        thread::sleep(Duration::from_millis(1));
+        pause(Duration::from_millis(1));
     }
     (cpu() - before) as f64 / 1e3 / TRICKLE as f64
 }
@@ -135,9 +144,9 @@ pub(crate) fn idle<P: Spawn>(role: Role, name: &str, version: &str) -> Contender
         let (tell, told) = channel();
         pool.spawn(move || tell.send(1).expect("it is awaited"));
         let check = told.recv().expect("it runs");
-        thread::sleep(Duration::from_millis(100));
+        pause(Duration::from_millis(100));
         let before = cpu();
-        thread::sleep(Duration::from_secs(2));
+        pause(Duration::from_secs(2));
         Figure {
             value: (cpu() - before) as f64 / 1e6,
             check,
@@ -169,7 +178,7 @@ pub(crate) fn ticks<P: Joins>(role: Role, name: &str, version: &str) -> Contende
                     work(15);
                 }
                 let took = begun.elapsed();
-                thread::sleep(Duration::from_millis(3));
+                pause(Duration::from_millis(3));
                 took.as_secs_f64() * 1e6
             })
             .collect();

@@ -35,7 +35,7 @@ pub(crate) trait ForkJoin: 'static {
 /// A node of a binary tree: 32 bytes with the allocator's header.
 pub(crate) struct Node {
     pub(crate) value: u64,
-    pub(crate) children: Option<Box<(Node, Node)>>,
+    pub(crate) children: Option<Box<(Self, Self)>>,
 }
 
 impl Node {
