@@ -69,11 +69,16 @@ impl Shared {
 
     pub(crate) fn drain(&self, deadline: Deadline) -> DrainReport {
         let before = self.ends();
-        if !context::is_in(self) && !self.is_idle() {
+        let mut is_idle = self.is_idle();
+        if !is_idle && !context::is_in(self) {
             self.idle.waiting.fetch_add(1, Ordering::SeqCst);
             fence(Ordering::SeqCst);
             let mut waiting = lock(&self.idle.lock);
-            while !self.is_idle() {
+            loop {
+                is_idle = self.is_idle();
+                if is_idle {
+                    break;
+                }
                 let (guard, in_time) = wait_until(&self.idle.changed, waiting, deadline);
                 waiting = guard;
                 if !in_time {
@@ -85,7 +90,11 @@ impl Shared {
         }
         let after = self.ends();
         fence(Ordering::SeqCst);
-        let abandoned = self.spawns().saturating_sub(after);
+        // A task that is refused is in the count for a moment: what was seen idle, was.
+        let abandoned = match is_idle {
+            true => 0,
+            false => self.spawns().saturating_sub(after),
+        };
         DrainReport::new(after - before, abandoned)
     }
 

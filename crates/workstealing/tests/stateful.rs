@@ -128,22 +128,8 @@ impl Model {
             }
             return Ok(id);
         }
-        if let Some(passed) = self.passed_over(priority) {
-            *passed = 0;
-        }
         self.queued.push((id, priority, deadline));
         Ok(id)
-    }
-
-    /// The counter of a level that has nothing waiting, if it has one.
-    fn passed_over(&mut self, priority: Priority) -> Option<&mut u32> {
-        let waits = self.queued.iter().any(|(_, p, _)| *p == priority);
-        match priority {
-            _ if waits => None,
-            Priority::High => None,
-            Priority::Normal => Some(&mut self.passed[0]),
-            Priority::Low => Some(&mut self.passed[1]),
-        }
     }
 
     fn is_late(&self, deadline: Option<u64>) -> bool {
@@ -159,20 +145,19 @@ impl Model {
             let due_normal = normal.filter(|_| self.passed[0] >= self.bound);
             let index = due_low.or(due_normal).or(high).or(normal).or(low).unwrap();
             let (id, priority, deadline) = self.queued.remove(index);
+            // Those that wait are passed over; of a level where none waits, none was.
+            let waits = |wanted| self.queued.iter().any(|(_, p, _)| *p == wanted);
+            let (normal, low) = (waits(Priority::Normal), waits(Priority::Low));
+            let over = |passed: u32, waits: bool| if waits { passed + 1 } else { 0 };
             match priority {
                 Priority::High => {
-                    self.passed[0] += 1;
-                    self.passed[1] += 1;
+                    self.passed = [over(self.passed[0], normal), over(self.passed[1], low)];
                 }
-                Priority::Normal => {
-                    self.passed[0] = 0;
-                    self.passed[1] += 1;
-                }
+                Priority::Normal => self.passed = [0, over(self.passed[1], low)],
                 Priority::Low => self.passed[1] = 0,
             }
             // The promise itself: nobody waits longer.
-            let waits = |wanted| self.queued.iter().any(|(_, p, _)| *p == wanted);
-            assert!(!waits(Priority::Low) || self.passed[1] <= self.bound);
+            assert!(!low || self.passed[1] <= self.bound);
             if self.is_late(deadline) {
                 self.fates[id] = Fate::Expired;
             } else {
