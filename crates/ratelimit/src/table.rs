@@ -36,7 +36,8 @@ const BUCKET: usize = if cfg!(overdrive_loom) { 1 } else { 8 };
 /// Slots of a cache line.
 const LINE: usize = if cfg!(overdrive_loom) { 1 } else { 4 };
 
-/// One bucket of the third part for so many others. None in models, where the others are few.
+/// One bucket of the third part for so many others. In models there are two others, and the rest is
+/// of the third part.
 const BUCKETS_PER_SPILL: usize = 64;
 
 /// A bucket in which fewer keys owe something is not spared.
@@ -143,11 +144,11 @@ pub(crate) struct Locked<'t>(#[expect(dead_code, reason = "held")] [MutexGuard<'
 impl Table {
     /// Room for so many slots at least.
     pub(crate) fn new(slots: usize) -> Self {
-        let main = slots.div_ceil(BUCKET).max(2);
-        let spill = if cfg!(overdrive_loom) {
-            0
+        let (main, spill) = if cfg!(overdrive_loom) {
+            (2, slots.saturating_sub(2))
         } else {
-            main.div_ceil(BUCKETS_PER_SPILL)
+            let main = slots.div_ceil(BUCKET).max(2);
+            (main, main.div_ceil(BUCKETS_PER_SPILL))
         };
         Self {
             buckets: (0..main + spill).map(|_| Bucket::new()).collect(),
@@ -352,7 +353,8 @@ impl Table {
     /// key is not this one's and will not be.
     fn seek(&self, key: Key) -> Seek<'_> {
         let mut seek = Seek::Absent;
-        for bucket in self.buckets_of(key) {
+        let buckets = if removed(Mutant::SeekInTwo) { 2 } else { 3 };
+        for bucket in self.buckets_of(key).take(buckets) {
             let bucket = self.bucket(bucket);
             let (mut found, mut busy) = (0_u32, false);
             for (i, slot) in bucket.iter().enumerate() {
