@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use overdrive_core::{Deadline, Timestamp};
 use overdrive_remote::RemoteError;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify as Announcement, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use crate::redis::limiter::Inner;
@@ -47,7 +47,7 @@ pub(crate) struct Store {
     pub(crate) running: AtomicBool,
     pub(crate) ending: AtomicBool,
     /// The keeper has ended and gives nothing more out.
-    pub(crate) ended: tokio::sync::Notify,
+    pub(crate) ended: Announcement,
     queue: Mutex<VecDeque<Waiter>>,
     pub(crate) trips: Figure,
     pub(crate) leased: Figure,
@@ -145,7 +145,7 @@ impl Store {
             work: Notify::new(),
             running: AtomicBool::new(false),
             ending: AtomicBool::new(false),
-            ended: tokio::sync::Notify::new(),
+            ended: Announcement::new(),
             queue: Mutex::new(VecDeque::new()),
             trips: Figure::new(0),
             leased: Figure::new(0),
