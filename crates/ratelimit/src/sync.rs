@@ -2,19 +2,21 @@
 
 #[cfg(overdrive_loom)]
 pub(crate) use loom::{
-    sync::atomic::{AtomicBool, AtomicU64, Ordering, fence},
+    sync::atomic::{AtomicU64, Ordering, fence},
     sync::{Mutex, MutexGuard},
     thread::yield_now,
 };
 #[cfg(not(overdrive_loom))]
 pub(crate) use std::{
-    sync::atomic::{AtomicBool, AtomicU64, Ordering, fence},
+    sync::atomic::{AtomicU64, Ordering, fence},
     sync::{Mutex, MutexGuard},
     thread::yield_now,
 };
 
+#[cfg(all(feature = "redis", overdrive_loom))]
+pub(crate) use loom::sync::atomic::AtomicBool;
 #[cfg(all(feature = "redis", not(overdrive_loom)))]
-pub(crate) use tokio::sync::Notify;
+pub(crate) use {std::sync::atomic::AtomicBool, tokio::sync::Notify};
 
 /// With what its users read and write around it in order, of which loom would not know.
 #[cfg(all(feature = "redis", overdrive_loom))]
