@@ -6,7 +6,7 @@ use std::time::Duration;
 use loom::thread;
 use overdrive_core::clock::ManualClock;
 
-use super::fails_without;
+use super::{bounded, fails_without};
 use crate::sync::Mutant;
 use crate::{Carry, KeyedLimiter, OnFull, Quota};
 
@@ -206,7 +206,7 @@ fn respill() {
 
 #[test]
 fn loom_a_slot_of_the_third_part_that_is_given_back_is_not_doubled() {
-    loom::model(respill);
+    bounded(3, respill);
 }
 
 #[test]

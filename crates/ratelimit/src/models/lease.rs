@@ -171,7 +171,7 @@ fn failure() {
 
 #[test]
 fn loom_a_trip_that_fails_is_told_to_those_who_waited() {
-    with_timers(|| loom::model(failure));
+    with_timers(|| bounded(2, failure));
 }
 
 /// One gives up that was handed a token, while all ends.
@@ -197,7 +197,7 @@ fn give_up() {
 
 #[test]
 fn loom_a_token_handed_to_one_who_gives_up_goes_back() {
-    with_timers(|| loom::model(give_up));
+    with_timers(|| bounded(3, give_up));
 }
 
 #[test]
