@@ -2,21 +2,24 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use redis::aio::ConnectionLike;
-use redis::{ErrorKind, ProtocolVersion, RedisConnectionInfo, RedisError, RedisResult, cmd, pipe};
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, ErrorKind, RedisError};
 use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 use crate::RemoteError;
-use crate::link::Link;
 use crate::settings::Target;
+use crate::stream::WriteLimited;
 
-/// A connection. Dropping it ends it, whatever is under way.
+/// A connection with the task that drives it. Dropping it ends both, whatever is under way.
 pub(crate) struct Connection {
-    pub(crate) link: Link,
+    pub(crate) redis: MultiplexedConnection,
+    driver: AbortHandle,
+    ended: Arc<AtomicBool>,
     open: Arc<AtomicUsize>,
 }
 
@@ -28,16 +31,19 @@ impl Connection {
         write_timeout: Duration,
         open: &Arc<AtomicUsize>,
     ) -> Result<Self, RemoteError> {
+        // The limits are ours: the client's own would end a call without ending its connection.
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(None)
+            .set_response_timeout(None);
         let dial = async {
             let stream = TcpStream::connect((&*target.host, target.port)).await?;
             stream.set_nodelay(true)?;
+            let stream = WriteLimited::new(stream, write_timeout);
             let settings = target.info.redis_settings();
-            let mut link = Link::new(stream, write_timeout, settings.db());
-            introduce(&mut link, settings).await?;
-            RedisResult::Ok(link)
+            MultiplexedConnection::new_with_config(settings, stream, config).await
         };
-        let link = match timeout(limit, dial).await {
-            Ok(Ok(link)) => link,
+        let (redis, driver) = match timeout(limit, dial).await {
+            Ok(Ok(both)) => both,
             Ok(Err(error)) if is_refusal(&error) => return Err(RemoteError::Server(error)),
             Ok(Err(source)) => return Err(unreachable_at(target, source)),
             Err(_) => {
@@ -46,53 +52,40 @@ impl Connection {
                 return Err(unreachable_at(target, silence.into()));
             }
         };
+        let ended = Arc::new(AtomicBool::new(false));
+        let end = SetOnDrop(ended.clone());
+        let driver = tokio::spawn(async move {
+            let _set_also_if_the_runtime_ends = end;
+            driver.await;
+        });
         open.fetch_add(1, Ordering::AcqRel);
         Ok(Self {
-            link,
+            redis,
+            driver: driver.abort_handle(),
+            ended,
             open: open.clone(),
         })
     }
 
     /// Whether the other side has closed it, as far as is known.
     pub(crate) fn has_ended(&self) -> bool {
-        self.link.has_ended()
+        self.ended.load(Ordering::Acquire)
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
+        self.driver.abort();
         self.open.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
-/// Protocol, credentials and database, of which a `PING` takes the place if there are none: a
-/// server that says nothing is none.
-async fn introduce(link: &mut Link, settings: &RedisConnectionInfo) -> RedisResult<()> {
-    let mut words = pipe();
-    let password = settings.password();
-    if settings.protocol() == ProtocolVersion::RESP3 {
-        let mut hello = cmd("HELLO");
-        hello.arg(3);
-        if let Some(password) = password {
-            let username = settings.username().unwrap_or("default");
-            hello.arg("AUTH").arg(username).arg(password);
-        }
-        words.add_command(hello);
-    } else if let Some(password) = password {
-        let mut auth = cmd("AUTH");
-        auth.arg(settings.username()).arg(password);
-        words.add_command(auth);
+struct SetOnDrop(Arc<AtomicBool>);
+
+impl Drop for SetOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
     }
-    if settings.db() != 0 {
-        words.cmd("SELECT").arg(settings.db());
-    }
-    if words.is_empty() {
-        words.cmd("PING");
-    }
-    for answer in link.req_packed_commands(&words, 0, words.len()).await? {
-        answer.extract_error()?;
-    }
-    Ok(())
 }
 
 /// Whether the server is there and does not let us in.

@@ -44,7 +44,7 @@ impl Dedicated {
         // Kept here meanwhile, so that it goes with a dropped call.
         let mut connection = self.connection.take().ok_or(RemoteError::Closed)?;
         let limit = deadline.into().remaining();
-        let answer = match timeout(limit, request.send(&mut connection.link)).await {
+        let answer = match timeout(limit, request.send(&mut connection.redis)).await {
             Err(_) => return Err(RemoteError::TimedOut { after: limit }),
             Ok(Err(error)) if is_loss(&error) => return Err(unreachable_at(&self.target, error)),
             Ok(answer) => answer,

@@ -139,7 +139,7 @@ impl Inner {
             return Err(RemoteError::Closed);
         };
         let limit = self.settings.read_timeout.min(left);
-        match timeout(limit, request.send(&mut connection.link)).await {
+        match timeout(limit, request.send(&mut connection.redis)).await {
             Err(_) => {
                 self.counts.timeouts.up();
                 Err(RemoteError::TimedOut { after: limit })

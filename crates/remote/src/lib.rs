@@ -68,13 +68,12 @@ mod dedicated;
 mod engine;
 mod error;
 mod key;
-mod link;
 mod pool;
 mod remote;
-mod reply;
 mod request;
 mod settings;
 mod stats;
+mod stream;
 
 pub use overdrive_core::{ConfigError, Deadline, Health};
 pub use redis;

@@ -2,8 +2,6 @@
 
 mod support;
 
-use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::time::Duration;
 
 use overdrive_remote::redis::cmd;
@@ -179,32 +177,6 @@ async fn a_request_that_the_server_does_not_take_runs_into_the_write_timeout() {
         matches!(error, RemoteError::TimedOut { after } if after == SHORT),
         "{error:?}"
     );
-}
-
-#[tokio::test]
-async fn an_answer_that_comes_before_the_whole_request_was_taken_is_heard() {
-    const LEN: usize = 32 << 20;
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("redis://{}", listener.local_addr().unwrap());
-    let peer = std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        stream.read_exact(&mut [0; 14]).unwrap();
-        stream.write_all(b"+PONG\r\n").unwrap();
-        // More each way than the buffers of the system hold.
-        stream.read_exact(&mut [0; 14]).unwrap();
-        stream.write_all(format!("${LEN}\r\n").as_bytes()).unwrap();
-        stream.write_all(&vec![b'x'; LEN]).unwrap();
-        stream.write_all(b"\r\n").unwrap();
-        std::io::copy(&mut stream, &mut std::io::sink()).unwrap()
-    });
-    let remote = Remote::lazy(settings(url)).unwrap();
-    let echo: Vec<u8> = remote
-        .query(cmd("ECHO").arg(vec![b'x'; LEN]), LONG)
-        .await
-        .unwrap();
-    assert_eq!(echo.len(), LEN);
-    drop(remote);
-    assert!(peer.join().unwrap() >= LEN as u64);
 }
 
 #[tokio::test]
