@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use crate::index::MAX_SLOTS;
 use crate::options::Ttl;
 use crate::settings::CacheSettings;
 use crate::state::Shard;
+use crate::sync::Mutex;
 use crate::tally::Tally;
 
 /// The largest `max_entries`.

@@ -110,6 +110,8 @@ mod settings;
 mod slots;
 mod state;
 mod stats;
+#[cfg(all(test, overdrive_shuttle))]
+mod storms;
 mod sync;
 mod table;
 mod tally;

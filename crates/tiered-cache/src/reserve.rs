@@ -5,7 +5,6 @@ use std::fmt;
 use std::future::Future;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
-use std::thread::{self, ThreadId};
 
 use overdrive_core::unwind::survive;
 
@@ -13,6 +12,7 @@ use crate::cache::{Cache, Hashed};
 use crate::flight::{Flight, Pending};
 use crate::options::EntryOptions;
 use crate::put::{Begun, Put};
+use crate::sync::thread::{self, ThreadId};
 
 /// What [`Cache::reserve`] found.
 #[must_use = "a reservation that is dropped is given up"]
@@ -227,23 +227,30 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> Reservation<K, V, S> {
     /// # Panics
     /// If the weigher does; it is given up then.
     pub fn insert_with(mut self, value: V, options: EntryOptions) -> V {
+        // What has to go is told and dropped after those who wait have heard.
+        let mut garbage = self.cache.garbage();
+        let mut old = None;
         if let Some(key) = &self.key {
             let stored = self.cache.value(key, value.clone(), options);
             if let Some(key) = self.key.take() {
-                let mut garbage = self.cache.garbage();
                 let begun = Begun::Flight(&self.flight);
                 let put = self
                     .cache
                     .put(self.hashed, key, stored, begun, &mut garbage);
-                if let Put::TooHeavy(rejected) = put {
-                    let (key, value) = rejected.into_inner();
-                    garbage.push_both(key, value);
+                match put {
+                    Put::Stored(replaced) | Put::NoLife(replaced) => old = replaced,
+                    Put::TooHeavy(rejected) => {
+                        let (key, value) = rejected.into_inner();
+                        garbage.push_both(key, value);
+                    }
+                    Put::Superseded => {}
                 }
             }
         }
         if Arc::strong_count(&self.flight) > 1 {
             self.flight.made(value.clone());
         }
+        survive(|| drop(old));
         value
     }
 
