@@ -5,22 +5,25 @@ use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::PoisonError;
-use std::thread;
 
 use overdrive_core::ConfigError;
 
+use crate::budget::Spare;
 use crate::builder::MAX_MAX_ENTRIES;
 use crate::cache::{Cache, Hashed, Inner};
 use crate::entry::Tick;
-use crate::garbage::Cause;
+use crate::garbage::{Cause, Garbage};
 use crate::index::MAX_SLOTS;
+use crate::put::Room;
 use crate::slots::New;
-use crate::state::Shard;
+use crate::state::{Shard, State};
+use crate::sync::thread;
 
 impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// Changes the value at the key in place, and gives what `change` returns; `None` without a
-    /// value. What is left of its life, its tags and its place in the order stay; it is weighed
-    /// anew, and one that has become too heavy to fit in is removed.
+    /// value. What is left of its life and its tags stay, and it counts as use. It is weighed
+    /// anew: if it has become heavier, entries are evicted until there is room, at worst it too, and
+    /// if it weighs more than the whole cache may, it is removed.
     ///
     /// `change` gets a copy, outside of the lock; it is asked again if another value was stored
     /// meanwhile. A value being made for the key meanwhile is not stored.
@@ -35,36 +38,83 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     {
         let hashed = self.hash(key);
         loop {
-            let now = self.now();
-            let (watch, own, mut value) = self.copy(hashed, key, now)?;
+            let (watch, own, mut value) = self.copy(hashed, key, self.now())?;
             let result = change(&mut value);
-            let weight = self.weigh(&own, &value);
             let mut garbage = self.garbage();
-            let mut state = self.shard(hashed).state.write();
-            if !watch.end(&mut state.watches).is_empty() {
-                drop(state);
-                garbage.push_both(own, value);
-                continue;
+            match self.put_back(hashed, key, watch, (own, value), &mut garbage) {
+                Back::Stored => return Some(result),
+                Back::Gone => return None,
+                Back::Replaced => {}
             }
-            let (live, _) = state.find(hashed.key, key, self.now());
+        }
+    }
+
+    /// Stores a changed copy in the place of its original.
+    fn put_back<'a, Q>(
+        &'a self,
+        hashed: Hashed,
+        key: &Q,
+        mut watch: Watching<'a, K, V>,
+        (own, value): (K, V),
+        garbage: &mut Garbage<'_, K, V>,
+    ) -> Back
+    where
+        K: Borrow<Q>,
+        Q: Eq + ?Sized,
+    {
+        let (weight, now) = (self.weigh(&own, &value), self.now());
+        let budget = &self.inner.budget;
+        let mut spare = Spare::none(budget);
+        let mut was_there = false;
+        loop {
+            let shard = self.shard(hashed);
+            let mut state = shard.state.write();
+            let is_replaced = !watch.end(&mut state.watches).is_empty();
+            let live = match is_replaced {
+                true => None,
+                false => state.find(hashed.key, key, now).0,
+            };
             let Some(slot) = live else {
                 drop(state);
                 garbage.push_both(own, value);
-                return None;
+                return match (is_replaced, was_there) {
+                    (true, _) => Back::Replaced,
+                    // It went while room was made, as it could have right after.
+                    (false, true) => Back::Stored,
+                    (false, false) => Back::Gone,
+                };
             };
+            was_there = true;
             if let Some((key, _)) = (state.flights).remove_if(hashed.whole(), key, |_| true) {
                 garbage.push_key(key);
             }
             let old_weight = state.slots.extra(slot).map_or(1, |extra| extra.weight);
-            let lacks = weight.saturating_sub(old_weight);
-            if lacks > 0 && !self.inner.budget.take(lacks) {
-                let freed = state.discard(slot, Cause::Removed, &mut garbage);
-                self.inner.budget.give(freed);
+            let more = weight.saturating_sub(old_weight);
+            let max = budget.max();
+            if weight > max && more > 0 {
+                spare.weight += state.discard(slot, Cause::Removed, garbage);
                 drop(state);
                 garbage.push_both(own, value);
-                return Some(result);
+                return Back::Stored;
             }
-            self.inner.budget.give(old_weight.saturating_sub(weight));
+            let lacks = more.saturating_sub(spare.weight);
+            if lacks > 0 && !budget.take(lacks) {
+                // So that it is one of the last to go for itself.
+                if let Some(entry) = state.slots.entry(slot) {
+                    (0..3).for_each(|_| entry.touch());
+                }
+                watch = Watching::begin(shard, &mut state, Some(hashed.key));
+                let room = self.make_room(&mut state, more, &mut spare.weight, now, garbage);
+                drop(state);
+                if room == Room::Lacking {
+                    // Who waits holds nothing that another one waits for.
+                    spare.give();
+                    spare.weight = self.make_room_elsewhere(more, now, garbage);
+                }
+                continue;
+            }
+            spare.weight += lacks + old_weight.saturating_sub(weight);
+            spare.weight -= more;
             let end = state.slots.entry(slot).map_or(Tick::NEVER, |e| e.end());
             let stale = (state.slots.extra(slot)).map_or(Tick::NEVER, |extra| extra.stale);
             let new = New {
@@ -77,12 +127,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 stale,
             };
             let old = state.slots.replace(slot, new);
-            state.changed(hashed.key);
+            state.changed(slot, hashed.key);
             drop(state);
             if let Some((key, value)) = old {
                 garbage.push(key, value, Cause::Replaced);
             }
-            return Some(result);
+            return Back::Stored;
         }
     }
 
@@ -132,12 +182,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let (live, _) = state.find(hashed.key, key, now);
         let entry = state.slots.entry(live?)?;
         let (key, value) = (entry.key.clone(), entry.value.clone());
-        let id = state.watches.begin(Some(hashed.key));
+        let watch = Watching::begin(shard, &mut state, Some(hashed.key));
         drop(state);
-        let watch = Watching {
-            shard,
-            id: Some(id),
-        };
         Some((watch, key, value))
     }
 
@@ -162,20 +208,17 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             let copies: Vec<(u32, K, V)> = live
                 .map(|(_, entry)| (entry.hash, entry.key.clone(), entry.value.clone()))
                 .collect();
-            let id = state.watches.begin(None);
+            let watch = Watching::begin(shard, &mut state, None);
             drop(state);
-            let watch = Watching {
-                shard,
-                id: Some(id),
-            };
             let gone: Vec<(u32, K)> = copies
                 .into_iter()
                 .filter_map(|(hash, key, value)| (!keep(&key, &value)).then_some((hash, key)))
                 .collect();
             let mut state = shard.state.write();
             let changed = watch.end(&mut state.watches);
-            for (hash, key) in gone.iter().filter(|(hash, _)| !changed.contains(hash)) {
-                if let Some((slot, _)) = state.slots.find(*hash, key) {
+            for (hash, key) in &gone {
+                let found = state.slots.find(*hash, key).map(|(slot, _)| slot);
+                if let Some(slot) = found.filter(|slot| !changed.contains(slot)) {
                     let weight = state.discard(slot, Cause::Removed, &mut garbage);
                     self.inner.budget.give(weight);
                     removed += 1;
@@ -255,13 +298,29 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     }
 }
 
+/// What became of a changed copy.
+enum Back {
+    /// It was stored, or its original went for it.
+    Stored,
+    /// Its original was gone.
+    Gone,
+    /// Another value had taken the place of its original.
+    Replaced,
+}
+
 /// A watch that ends in any case.
 struct Watching<'a, K, V> {
     shard: &'a Shard<K, V>,
     id: Option<u64>,
 }
 
-impl<K, V> Watching<'_, K, V> {
+impl<'a, K, V> Watching<'a, K, V> {
+    /// Under the lock of that shard.
+    fn begin(shard: &'a Shard<K, V>, state: &mut State<K, V>, hash: Option<u32>) -> Self {
+        let id = Some(state.watches.begin(hash));
+        Self { shard, id }
+    }
+
     fn end(mut self, watches: &mut crate::state::Watches) -> HashSet<u32> {
         let id = self.id.take();
         id.map_or_else(HashSet::new, |id| watches.end(id))

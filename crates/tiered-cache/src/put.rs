@@ -3,7 +3,6 @@
 use std::hash::{BuildHasher, Hash};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::thread;
 
 use crate::cache::{Cache, Hashed};
 use crate::entry::Tick;
@@ -13,6 +12,7 @@ use crate::options::{Tag, Ttl};
 use crate::rejected::Rejected;
 use crate::slots::{Left, New};
 use crate::state::State;
+use crate::sync::thread;
 
 /// What is to be stored.
 pub(crate) struct Value<V> {
@@ -163,7 +163,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///
     /// A shard that has little gives none of it, nor does any give much at once: the others have as
     /// much to choose from.
-    fn make_room(
+    pub(crate) fn make_room(
         &self,
         state: &mut State<K, V>,
         weight: u64,
@@ -207,7 +207,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// all.
     ///
     /// One at a time: two that each had half of what they need would wait for each other.
-    fn make_room_elsewhere(&self, weight: u64, now: Tick, garbage: &mut Garbage<'_, K, V>) -> u64 {
+    pub(crate) fn make_room_elsewhere(
+        &self,
+        weight: u64,
+        now: Tick,
+        garbage: &mut Garbage<'_, K, V>,
+    ) -> u64 {
         let spread = self.inner.spread.lock();
         let _spread = spread.unwrap_or_else(PoisonError::into_inner);
         let shards = &self.inner.shards;
@@ -259,7 +264,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Room {
+pub(crate) enum Room {
     /// There was some.
     Free,
     /// Others went for it.

@@ -340,7 +340,9 @@ fn run(setup: Setup, ops: &[Op]) {
                     (entry.id, entry.weight) = (id, weight.max(1));
                     if !cache.contains_key(&key) {
                         assert!(spec.weight() > spec.setup.max_weight, "{op:?}");
-                        spec.take(key);
+                        if weight > spec.setup.max_weight {
+                            spec.take(key);
+                        }
                     }
                 }
             }
