@@ -122,7 +122,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> CacheBuilder<K, V, S> {
 
     /// What is told of each entry that leaves the cache, by the thread that made it leave, after
     /// it released all locks, and before the entry is dropped or returned. A panic in it is
-    /// caught. Of the entries of a cache that is dropped itself it is not told.
+    /// caught. It may use the cache; of what it makes leave it is told within its own call, so a
+    /// listener that puts back whatever was evicted never ends. Of the entries of a cache that is
+    /// dropped itself it is not told.
     pub fn listener(mut self, listener: impl Fn(&K, &V, Cause) + Send + Sync + 'static) -> Self {
         self.listener = Some(Box::new(listener));
         self

@@ -4,6 +4,7 @@ use std::borrow::Borrow;
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
+use std::iter::FusedIterator;
 use std::sync::PoisonError;
 
 use overdrive_core::ConfigError;
@@ -26,7 +27,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// if it weighs more than the whole cache may, it is removed.
     ///
     /// `change` gets a copy, outside of the lock; it is asked again if another value was stored
-    /// meanwhile. A value being made for the key meanwhile is not stored.
+    /// meanwhile, for ever if it stores one itself each time. A value being made for the key
+    /// meanwhile is not stored.
     ///
     /// # Panics
     /// If `change` or the weigher does; nothing is changed then.
@@ -252,7 +254,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     }
 
     /// Sets what the cache may weigh at most; of a cache set up with `max_entries` the most
-    /// entries. With a lower bound it evicts until all fits in, which is done when this returns.
+    /// entries. With a lower bound it evicts until all fits in, which is done when this returns; the
+    /// memory of their places is kept for later entries, until [`clear`](Self::clear).
     ///
     /// # Errors
     /// Zero; for a cache of entries more than [`MAX_MAX_ENTRIES`], or than its shards have places.
@@ -357,6 +360,19 @@ impl<K: Hash + Eq + Clone, V: Clone, S: BuildHasher> Iterator for Iter<'_, K, V,
                 .collect();
         }
         self.copies.pop_front()
+    }
+}
+
+/// Once it has come to the last shard, it gives no more.
+impl<K: Hash + Eq + Clone, V: Clone, S: BuildHasher> FusedIterator for Iter<'_, K, V, S> {}
+
+impl<'a, K: Hash + Eq + Clone, V: Clone, S: BuildHasher> IntoIterator for &'a Cache<K, V, S> {
+    type Item = (K, V);
+    type IntoIter = Iter<'a, K, V, S>;
+
+    /// As [`Cache::iter`].
+    fn into_iter(self) -> Iter<'a, K, V, S> {
+        self.iter()
     }
 }
 

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use crate::options::Tag;
 use crate::sync::thread::{self, ThreadId};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
@@ -14,6 +15,8 @@ pub(crate) struct Flight<V> {
     maker: Option<ThreadId>,
     state: Mutex<State<V>>,
     ended: Condvar,
+    /// Tags that were invalidated since it began.
+    outdated: Mutex<Vec<Tag>>,
 }
 
 enum State<V> {
@@ -51,6 +54,7 @@ impl<V> Flight<V> {
             maker,
             state: Mutex::new(State::Running(Waiters::default())),
             ended: Condvar::new(),
+            outdated: Mutex::new(Vec::new()),
         }
     }
 
@@ -65,6 +69,19 @@ impl<V> Flight<V> {
 
     pub(crate) fn give_up(&self) {
         self.end(State::GivenUp);
+    }
+
+    /// What is made is not to be stored under this tag.
+    pub(crate) fn outdate(&self, tag: &str) {
+        let mut outdated = self.outdated.lock().unwrap_or_else(PoisonError::into_inner);
+        if !outdated.iter().any(|known| **known == *tag) {
+            outdated.push(tag.into());
+        }
+    }
+
+    pub(crate) fn is_outdated(&self, tags: &[Tag]) -> bool {
+        let outdated = self.outdated.lock().unwrap_or_else(PoisonError::into_inner);
+        outdated.iter().any(|tag| tags.contains(tag))
     }
 
     /// Only its first end counts.

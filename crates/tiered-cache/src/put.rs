@@ -26,7 +26,8 @@ pub(crate) struct Value<V> {
 pub(crate) enum Begun<'a, V> {
     /// It supersedes what is being made for its key.
     Now,
-    /// It was made by this flight, and is superseded if that is no longer in the table.
+    /// It was made by this flight, and is superseded if that is no longer in the table, or one of
+    /// its tags was invalidated meanwhile.
     Flight(&'a Arc<Flight<V>>),
 }
 
@@ -75,7 +76,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let mut replaced: Option<Left<K, V>> = None;
         loop {
             let mut state = shard.state.write();
-            if !begun.is_current(&state, hashed, &new.key) {
+            if !begun.is_current(&state, hashed, &new.key) || begun.is_outdated(&tags) {
                 drop(state);
                 self.inner.budget.give(spare);
                 garbage.push_left(replaced, Cause::Replaced);
@@ -283,6 +284,14 @@ impl<V> Begun<'_, V> {
         }
         let current = state.flights.get(hashed.whole(), key);
         current.is_some_and(|current| Arc::ptr_eq(current, flight))
+    }
+
+    /// Whether one of its tags was invalidated since.
+    fn is_outdated(&self, tags: &[Tag]) -> bool {
+        match self {
+            Self::Now => false,
+            Self::Flight(flight) => !tags.is_empty() && flight.is_outdated(tags),
+        }
     }
 
     /// It is about to be stored: nothing else that is being made for its key will be.

@@ -190,12 +190,16 @@ impl<K, V> State<K, V> {
         })
     }
 
-    /// Takes the tagged out. How many, and what they weighed.
+    /// Takes the tagged out. How many, and what they weighed. What is being made will not be stored
+    /// under this tag.
     pub(crate) fn discard_tagged(
         &mut self,
         tag: &str,
         garbage: &mut Garbage<'_, K, V>,
     ) -> (usize, u64) {
+        for flight in self.flights.values() {
+            flight.outdate(tag);
+        }
         if self.tags.of.is_empty() {
             return (0, 0);
         }

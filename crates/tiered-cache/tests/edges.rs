@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -122,6 +122,36 @@ fn who_kept_a_wait_for_its_own_value_gets_it_once_it_is_made() {
         2
     });
     assert_eq!((made, waits.unwrap().wait_blocking()), (2, Some(2)));
+}
+
+#[test]
+fn a_value_made_before_its_tag_was_invalidated_is_not_stored() {
+    let cache = Cache::builder().max_entries(100).shards(4).build().unwrap();
+    let tagged = |tag: &str| EntryOptions::new().tag("other").tag(tag);
+    for (key, tag, is_stored) in [(1, "a", false), (2, "b", true)] {
+        let Reserve::Vacant(mine) = cache.reserve(key) else {
+            panic!("there is none")
+        };
+        let Reserve::Busy(waits) = cache.reserve(key) else {
+            panic!("it is being made")
+        };
+        let last_turns = cache.invalidate_tag("a");
+        assert_eq!((last_turns, cache.invalidate_tag("a")), (key - 1, 0));
+        assert_eq!(mine.insert_with(key, tagged(tag)), key);
+        assert_eq!(
+            waits.wait_blocking(),
+            Some(key),
+            "who waits gets it all the same"
+        );
+        assert_eq!(cache.get(&key).is_some(), is_stored);
+        let Reserve::Vacant(mine) = cache.reserve(10 + key) else {
+            panic!("there is none")
+        };
+        mine.insert_with(key, tagged("a"));
+        assert!(cache.contains_key(&(10 + key)), "it was begun after");
+    }
+    assert_eq!(cache.invalidate_tag("other"), 2);
+    consistent(&cache);
 }
 
 #[test]
@@ -357,6 +387,30 @@ fn the_drop_of_the_value_that_is_replaced_costs_neither_maker_nor_waiters() {
     assert!(matches!(cache.lookup(&1), Lookup::Fresh(_)));
     cache.clear();
     assert!(panics(|| drop(new)), "only here it is dropped");
+}
+
+#[test]
+fn a_listener_keeps_nobody_waiting_for_the_value() {
+    let (told, waits) = mpsc::channel();
+    let waits = Mutex::new(waits);
+    let builder = Cache::builder().max_entries(1);
+    // It goes on once the waiter has its value.
+    let builder = builder.listener(move |_, _, _| waits.lock().unwrap().recv().unwrap());
+    let cache = builder.build().unwrap();
+    cache.insert(1, 1).unwrap();
+    let Reserve::Vacant(mine) = cache.reserve(2) else {
+        panic!("there is none")
+    };
+    let Reserve::Busy(pending) = cache.reserve(2) else {
+        panic!("it is being made")
+    };
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            assert_eq!(pending.wait_blocking(), Some(2));
+            told.send(()).unwrap();
+        });
+        assert_eq!(mine.insert(2), 2);
+    });
 }
 
 #[test]
