@@ -132,7 +132,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> CacheBuilder<K, V, S> {
 
     /// How many parts with a lock of their own the cache has. Entries are spread over them by
     /// hash, and all share its bound. Default: by the processors and `max_entries`; one for few
-    /// entries.
+    /// entries. With `max_weight`, which does not say how many there will be, by the processors
+    /// alone: where that is a few hundred entries, one shard chooses better what goes.
     pub fn shards(mut self, n: usize) -> Self {
         self.shards = Some(n);
         self

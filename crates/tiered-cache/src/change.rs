@@ -153,11 +153,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     {
         let hashed = self.hash(key);
         loop {
-            let now = self.now();
-            let (watch, own, value) = self.copy(hashed, key, now)?;
+            let (watch, own, value) = self.copy(hashed, key, self.now())?;
             let mut garbage = self.garbage();
             let holds = condition(&value);
             garbage.push_both(own, value);
+            // It may have expired meanwhile.
+            let now = self.now();
             let mut state = self.shard(hashed).state.write();
             if !watch.end(&mut state.watches).is_empty() {
                 continue;
@@ -205,11 +206,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let mut removed = 0;
         for shard in &self.inner.shards {
             let mut garbage = self.garbage();
+            // Outlives the lock, also if a `Clone` panics.
+            let mut copies: Vec<(u32, K, V)> = Vec::new();
             let mut state = shard.state.write();
             let live = state.slots.live(now);
-            let copies: Vec<(u32, K, V)> = live
-                .map(|(_, entry)| (entry.hash, entry.key.clone(), entry.value.clone()))
-                .collect();
+            copies.extend(live.map(|(_, entry)| {
+                let (key, value) = (entry.key.clone(), entry.value.clone());
+                (entry.hash, key, value)
+            }));
             let watch = Watching::begin(shard, &mut state, None);
             drop(state);
             let gone: Vec<(u32, K)> = copies
@@ -355,9 +359,8 @@ impl<K: Hash + Eq + Clone, V: Clone, S: BuildHasher> Iterator for Iter<'_, K, V,
             let now = self.cache.now();
             let state = shard.state.read();
             let live = state.slots.live(now);
-            self.copies = live
-                .map(|(_, entry)| (entry.key.clone(), entry.value.clone()))
-                .collect();
+            let copy = live.map(|(_, entry)| (entry.key.clone(), entry.value.clone()));
+            self.copies.extend(copy);
         }
         self.copies.pop_front()
     }
