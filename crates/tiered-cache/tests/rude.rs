@@ -28,7 +28,7 @@ fn consistent<K: Hash + Eq + Clone, V: Clone>(cache: &Cache<K, V, impl BuildHash
 }
 
 #[test]
-fn a_comparison_that_panics_during_a_change_loses_no_weight() {
+fn a_comparison_that_panics_at_any_moment_loses_no_weight() {
     static LEFT: AtomicI64 = AtomicI64::new(i64::MAX);
     #[derive(Clone, Debug)]
     struct Key(u32);
@@ -43,7 +43,12 @@ fn a_comparison_that_panics_during_a_change_loses_no_weight() {
     }
     impl Eq for Key {}
     type Op = fn(&Cache<Key, u64>);
-    let ops: [(&str, Op); 4] = [
+    let ops: [(&str, Op); 9] = [
+        ("insert new", |cache| _ = cache.insert(Key(100), 2)),
+        ("insert old", |cache| _ = cache.insert(Key(1), 3)),
+        ("heavy", |cache| _ = cache.insert(Key(100), 8)),
+        ("too heavy", |cache| _ = cache.insert(Key(1), 80)),
+        ("make", |cache| _ = cache.get_or_insert_with(Key(100), || 2)),
         ("update", |cache| _ = cache.update(&Key(2), |w| *w += 1)),
         ("remove", |cache| _ = cache.remove(&Key(2))),
         ("remove_if", |cache| _ = cache.remove_if(&Key(2), |_| true)),
