@@ -5,17 +5,18 @@ use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::iter::FusedIterator;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use overdrive_core::ConfigError;
+use overdrive_core::unwind::survive;
 
-use crate::budget::Spare;
 use crate::builder::MAX_MAX_ENTRIES;
 use crate::cache::{Cache, Hashed, Inner};
 use crate::entry::Tick;
+use crate::flight::Flight;
 use crate::garbage::{Cause, Garbage};
 use crate::index::MAX_SLOTS;
-use crate::put::Room;
+use crate::options::{EntryOptions, Ttl};
 use crate::slots::New;
 use crate::state::{Shard, State};
 use crate::sync::thread;
@@ -23,8 +24,9 @@ use crate::sync::thread;
 impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// Changes the value at the key in place, and gives what `change` returns; `None` without a
     /// value. What is left of its life and its tags stay, and it counts as use. It is weighed
-    /// anew: if it has become heavier, entries are evicted until there is room, at worst it too, and
-    /// if it weighs more than the whole cache may, it is removed.
+    /// anew: if it has become heavier and there is no room, others are evicted as for an insertion,
+    /// and it takes another place in the order and is fresh again; if it weighs more than the whole
+    /// cache may, it is removed.
     ///
     /// `change` gets a copy, outside of the lock; it is asked again if another value was stored
     /// meanwhile, for ever if it stores one itself each time. A value being made for the key
@@ -52,90 +54,83 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     }
 
     /// Stores a changed copy in the place of its original.
-    fn put_back<'a, Q>(
-        &'a self,
+    fn put_back<Q>(
+        &self,
         hashed: Hashed,
         key: &Q,
-        mut watch: Watching<'a, K, V>,
+        watch: Watching<'_, K, V>,
         (own, value): (K, V),
         garbage: &mut Garbage<'_, K, V>,
     ) -> Back
     where
-        K: Borrow<Q>,
+        K: Borrow<Q> + Clone,
         Q: Eq + ?Sized,
+        V: Clone,
     {
         let (weight, now) = (self.weigh(&own, &value), self.now());
         let budget = &self.inner.budget;
-        let mut spare = Spare::none(budget);
-        let mut was_there = false;
-        loop {
-            let shard = self.shard(hashed);
-            let mut state = shard.state.write();
-            let is_replaced = !watch.end(&mut state.watches).is_empty();
-            let live = match is_replaced {
-                true => None,
-                false => state.find(hashed.key, key, now).0,
-            };
-            let Some(slot) = live else {
-                drop(state);
-                garbage.push_both(own, value);
-                return match (is_replaced, was_there) {
-                    (true, _) => Back::Replaced,
-                    // It went while room was made, as it could have right after.
-                    (false, true) => Back::Stored,
-                    (false, false) => Back::Gone,
-                };
-            };
-            was_there = true;
-            if let Some((key, _)) = (state.flights).remove_if(hashed.whole(), key, |_| true) {
-                garbage.push_key(key);
-            }
-            let old_weight = state.slots.extra(slot).map_or(1, |extra| extra.weight);
-            let more = weight.saturating_sub(old_weight);
-            let max = budget.max();
-            if weight > max && more > 0 {
-                spare.weight += state.discard(slot, Cause::Removed, garbage);
-                drop(state);
-                garbage.push_both(own, value);
-                return Back::Stored;
-            }
-            let lacks = more.saturating_sub(spare.weight);
-            if lacks > 0 && !budget.take(lacks) {
-                // So that it is one of the last to go for itself.
-                if let Some(entry) = state.slots.entry(slot) {
-                    (0..3).for_each(|_| entry.touch());
-                }
-                watch = Watching::begin(shard, &mut state, Some(hashed.key));
-                let room = self.make_room(&mut state, more, &mut spare.weight, now, garbage);
-                drop(state);
-                if room == Room::Lacking {
-                    // Who waits holds nothing that another one waits for.
-                    spare.give();
-                    spare.weight = self.make_room_elsewhere(more, now, garbage);
-                }
-                continue;
-            }
-            spare.weight += lacks + old_weight.saturating_sub(weight);
-            spare.weight -= more;
-            let end = state.slots.entry(slot).map_or(Tick::NEVER, |e| e.end());
-            let stale = (state.slots.extra(slot)).map_or(Tick::NEVER, |extra| extra.stale);
-            let new = New {
-                key: own,
-                value,
-                hash: hashed.key,
-                end,
-                weight,
-                now,
-                stale,
-            };
-            let old = state.slots.replace(slot, new);
-            state.changed(slot, hashed.key);
+        let mut state = self.shard(hashed).state.write();
+        if !watch.end(&mut state.watches).is_empty() {
             drop(state);
-            if let Some((key, value)) = old {
-                garbage.push(key, value, Cause::Replaced);
-            }
+            garbage.push_both(own, value);
+            return Back::Replaced;
+        }
+        let Some(slot) = state.find(hashed.key, key, now).0 else {
+            drop(state);
+            garbage.push_both(own, value);
+            return Back::Gone;
+        };
+        if let Some((key, _)) = (state.flights).remove_if(hashed.whole(), key, |_| true) {
+            garbage.push_key(key);
+        }
+        let old_weight = state.slots.extra(slot).map_or(1, |extra| extra.weight);
+        let lacks = weight.saturating_sub(old_weight);
+        if lacks > 0 && weight > budget.max() {
+            let freed = state.discard(slot, Cause::Removed, garbage);
+            budget.give(freed);
+            drop(state);
+            garbage.push_both(own, value);
             return Back::Stored;
         }
+        let end = state.slots.entry(slot).map_or(Tick::NEVER, |e| e.end());
+        if lacks > 0 && !budget.take(lacks) {
+            // The old one goes first. Whatever removes the key, or invalidates one of its tags, until
+            // the new one is there finds the flight instead.
+            let for_table = own.clone();
+            let options = EntryOptions {
+                ttl: Some(end.since(now).map_or(Ttl::Forever, Ttl::After)),
+                tags: state.tags(slot),
+            };
+            let flight = Arc::new(Flight::new(Some(thread::current().id())));
+            let for_state = Arc::clone(&flight);
+            state.flights.insert(hashed.whole(), for_table, for_state);
+            let old = state.detach(slot, Cause::Replaced);
+            budget.give(old.as_ref().map_or(0, |old| old.weight));
+            drop(state);
+            garbage.push_left(old, Cause::Replaced);
+            let reservation = self.reservation(hashed, own, flight);
+            let stored = reservation.insert_with(value, options);
+            survive(|| drop(stored));
+            return Back::Stored;
+        }
+        budget.give(old_weight.saturating_sub(weight));
+        let stale = (state.slots.extra(slot)).map_or(Tick::NEVER, |extra| extra.stale);
+        let new = New {
+            key: own,
+            value,
+            hash: hashed.key,
+            end,
+            weight,
+            now,
+            stale,
+        };
+        let old = state.slots.replace(slot, new);
+        state.changed(slot, hashed.key);
+        drop(state);
+        if let Some((key, value)) = old {
+            garbage.push(key, value, Cause::Replaced);
+        }
+        Back::Stored
     }
 
     /// Removes the entry if `condition` holds of its value, and gives it.
@@ -307,7 +302,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
 
 /// What became of a changed copy.
 enum Back {
-    /// It was stored, or its original went for it.
+    /// It was stored, or is too heavy.
     Stored,
     /// Its original was gone.
     Gone,

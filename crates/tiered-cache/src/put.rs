@@ -164,7 +164,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///
     /// A shard that has little gives none of it, nor does any give much at once: the others have as
     /// much to choose from.
-    pub(crate) fn make_room(
+    fn make_room(
         &self,
         state: &mut State<K, V>,
         weight: u64,
@@ -208,12 +208,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// all.
     ///
     /// One at a time: two that each had half of what they need would wait for each other.
-    pub(crate) fn make_room_elsewhere(
-        &self,
-        weight: u64,
-        now: Tick,
-        garbage: &mut Garbage<'_, K, V>,
-    ) -> u64 {
+    fn make_room_elsewhere(&self, weight: u64, now: Tick, garbage: &mut Garbage<'_, K, V>) -> u64 {
         let spread = self.inner.spread.lock();
         let _spread = spread.unwrap_or_else(PoisonError::into_inner);
         let shards = &self.inner.shards;
@@ -265,7 +260,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Room {
+enum Room {
     /// There was some.
     Free,
     /// Others went for it.

@@ -191,15 +191,6 @@ impl<K: Hash + Eq + Clone, V: Clone, S: BuildHasher> Cache<K, V, S> {
         }
     }
 
-    fn reservation(&self, hashed: Hashed, key: K, flight: Arc<Flight<V>>) -> Reservation<K, V, S> {
-        Reservation {
-            cache: self.clone(),
-            hashed,
-            key: Some(key),
-            flight,
-        }
-    }
-
     fn begin(&self, hashed: Hashed, key: &K, maker: Option<ThreadId>) -> Begin<V> {
         let now = self.now();
         let found = self.get_hashed(hashed, key, now, |value, is_stale| (value, is_stale));
@@ -235,6 +226,23 @@ impl<K: Hash + Eq + Clone, V: Clone, S: BuildHasher> Cache<K, V, S> {
         let for_state = Arc::clone(&flight);
         state.flights.insert(hashed.whole(), for_table, for_state);
         Begin::Mine(flight)
+    }
+}
+
+impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
+    /// Of a flight that is in the table.
+    pub(crate) fn reservation(
+        &self,
+        hashed: Hashed,
+        key: K,
+        flight: Arc<Flight<V>>,
+    ) -> Reservation<K, V, S> {
+        Reservation {
+            cache: self.clone(),
+            hashed,
+            key: Some(key),
+            flight,
+        }
     }
 }
 

@@ -219,6 +219,12 @@ impl<K, V> State<K, V> {
         weight
     }
 
+    /// The tags of an entry.
+    pub(crate) fn tags(&self, slot: u32) -> Vec<Tag> {
+        let tags = self.tags.of.get(&slot);
+        tags.map_or_else(Vec::new, |tags| tags.to_vec())
+    }
+
     /// The slot of a live entry, and that of one whose time is over.
     #[inline]
     pub(crate) fn find<Q>(&self, hash: u32, key: &Q, now: Tick) -> (Option<u32>, Option<u32>)

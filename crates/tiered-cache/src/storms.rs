@@ -134,24 +134,28 @@ impl World {
 
     fn begin(&self, asked: u64) -> (Load<'_>, u64) {
         let stamp = self.tick();
-        let mut running = self.running.lock().unwrap();
-        let is_alone = running.is_empty();
+        let others = {
+            let mut running = self.running.lock().unwrap();
+            let others = running.clone();
+            running.push(asked);
+            others
+        };
+        let load = Load(self, asked);
         if self.weather == Weather::Rough {
             // A second one only if the first was superseded since it was asked for.
             let changed = self.changed.load(Ordering::Relaxed);
-            let may_be = self.changing.load(Ordering::Relaxed) > 0;
-            let is_superseded = may_be || running.iter().all(|&asked| asked < changed);
-            assert!(is_alone || is_superseded, "one load at a time");
+            let is_changing = self.changing.load(Ordering::Relaxed) > 0;
+            let are_superseded = is_changing || others.iter().all(|&asked| asked < changed);
+            assert!(are_superseded, "one load at a time");
         } else {
             let made = self.made.load(Ordering::Relaxed);
+            let is_alone = others.is_empty();
             assert!(
                 is_alone && made == 0,
                 "one load at a time, until one succeeds"
             );
         }
-        running.push(asked);
-        drop(running);
-        (Load(self, asked), stamp)
+        (load, stamp)
     }
 
     fn end(&self, stamp: u64) -> Result<u64, ()> {

@@ -49,9 +49,11 @@ fn an_update_that_needs_more_room_makes_it() {
         assert_eq!(cache.update(&7, |weight| *weight = 9), Some(()));
         assert_eq!(cache.get(&7), Some(9));
         consistent(&cache);
-        cache.insert(7, 60).unwrap();
-        assert_eq!(cache.update(&7, |weight| *weight = 61), Some(()));
-        assert_eq!(cache.get(&7), Some(61));
+        assert_eq!(cache.update(&7, |weight| *weight = 60), Some(()));
+        assert_eq!(cache.get(&7), Some(60));
+        consistent(&cache);
+        assert_eq!(cache.update(&7, |weight| *weight = 64), Some(()));
+        assert_eq!((cache.get(&7), cache.len()), (Some(64), 1));
         assert_eq!(cache.update(&7, |weight| *weight = 65), Some(()));
         assert_eq!(cache.get(&7), None);
         consistent(&cache);
@@ -64,7 +66,6 @@ fn an_update_keeps_tags_and_life_when_it_makes_room() {
     let cache = Cache::builder()
         .max_weight(4)
         .weigher(|_: &u32, weight: &u64| *weight)
-        .shards(1)
         .clock(clock.clone())
         .build()
         .unwrap();
