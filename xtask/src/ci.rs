@@ -29,7 +29,7 @@ const MODELLED: &[&str] = &[
     "overdrive-tiered-cache",
 ];
 /// The crates whose engines run under shuttle's random schedules.
-const SHUTTLED: &[&str] = &["overdrive-batch"];
+const SHUTTLED: &[&str] = &["overdrive-batch", "overdrive-tiered-cache"];
 /// The benchmark suites; the scenarios of each compile without its peers.
 const SUITES: &[&str] = &[
     "batch",

@@ -3,8 +3,8 @@
 use std::borrow::{Borrow, Cow};
 use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 
 use overdrive_core::Clock;
 
@@ -18,6 +18,7 @@ use crate::put::{Begun, Put, Value};
 use crate::rejected::Rejected;
 use crate::slots::{Left, Share};
 use crate::state::{Shard, State};
+use crate::sync::Mutex;
 use crate::tally::Tally;
 
 /// Values by key in bounded memory: those that are used often and lately stay, the expired never

@@ -26,6 +26,7 @@
 //! |---|---|
 //! | many ask for what is not there | one makes it; the others wait for it |
 //! | an invalidation or insertion while a value is loaded | the value goes to its callers, and is not stored |
+//! | of a tag, while a [`Reservation`] is held whose value will have it | the same, but who asks after it waits for that value too: its tags are not known before it |
 //! | the second tier is away, on a read | counted apart from misses; a `get` is an error, a `load` goes on to the loader |
 //! | on a write | the value is in memory, and the answer says so |
 //! | on an invalidation | memory is done, and the answer is an error |
@@ -110,6 +111,8 @@ mod settings;
 mod slots;
 mod state;
 mod stats;
+#[cfg(all(test, overdrive_shuttle))]
+mod storms;
 mod sync;
 mod table;
 mod tally;

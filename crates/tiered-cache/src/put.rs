@@ -3,8 +3,8 @@
 use std::hash::{BuildHasher, Hash};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::thread;
 
+use crate::budget::Spare;
 use crate::cache::{Cache, Hashed};
 use crate::entry::Tick;
 use crate::flight::Flight;
@@ -13,6 +13,7 @@ use crate::options::{Tag, Ttl};
 use crate::rejected::Rejected;
 use crate::slots::{Left, New};
 use crate::state::State;
+use crate::sync::thread;
 
 /// What is to be stored.
 pub(crate) struct Value<V> {
@@ -26,7 +27,8 @@ pub(crate) struct Value<V> {
 pub(crate) enum Begun<'a, V> {
     /// It supersedes what is being made for its key.
     Now,
-    /// It was made by this flight, and is superseded if that is no longer in the table.
+    /// It was made by this flight, and is superseded if that is no longer in the table, or one of
+    /// its tags was invalidated meanwhile.
     Flight(&'a Arc<Flight<V>>),
 }
 
@@ -71,13 +73,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let has_life = !ttl.is_zero();
         let shard = self.shard(hashed);
         // Weight that is taken, and not yet anybody's.
-        let mut spare = 0;
+        let mut spare = Spare::none(&self.inner.budget);
         let mut replaced: Option<Left<K, V>> = None;
         loop {
             let mut state = shard.state.write();
-            if !begun.is_current(&state, hashed, &new.key) {
+            if !begun.is_current(&state, hashed, &new.key) || begun.is_outdated(&tags) {
                 drop(state);
-                self.inner.budget.give(spare);
                 garbage.push_left(replaced, Cause::Replaced);
                 garbage.push_both(new.key, new.value);
                 return Put::Superseded;
@@ -85,14 +86,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             let max = self.inner.budget.max();
             let (live, dead) = state.find(hashed.key, &new.key, now);
             if let Some(slot) = dead {
-                spare += state.discard(slot, Cause::Expired, garbage);
+                spare.weight += state.discard(slot, Cause::Expired, garbage);
             }
             if !has_life || weight > max {
                 begun.end(&mut state, hashed, &new.key, garbage);
                 state.counts.rejected += u64::from(has_life);
                 let old = live.and_then(|slot| state.detach(slot, Cause::Removed));
-                spare += old.as_ref().map_or(0, |old| old.weight);
-                self.inner.budget.give(spare);
+                spare.weight += old.as_ref().map_or(0, |old| old.weight);
                 drop(state);
                 garbage.push_left(replaced, Cause::Replaced);
                 if has_life {
@@ -113,11 +113,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             }
             if let Some(slot) = live {
                 let old_weight = state.slots.extra(slot).map_or(1, |extra| extra.weight);
-                let lacks = weight.saturating_sub(old_weight + spare);
+                let lacks = weight.saturating_sub(old_weight + spare.weight);
                 if lacks == 0 || self.inner.budget.take(lacks) {
+                    spare.weight += lacks;
                     begun.end(&mut state, hashed, &new.key, garbage);
-                    self.inner.budget.give(spare + old_weight + lacks - weight);
                     let old = state.slots.replace(slot, new);
+                    spare.weight = spare.weight + old_weight - weight;
                     state.stored(slot, hashed.key, tags);
                     state.counts.replaced += 1;
                     drop(state);
@@ -130,14 +131,14 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 // It needs more room than the old one leaves, which goes first.
                 garbage.push_left(replaced, Cause::Replaced);
                 replaced = state.detach(slot, Cause::Replaced);
-                spare += replaced.as_ref().map_or(0, |old| old.weight);
+                spare.weight += replaced.as_ref().map_or(0, |old| old.weight);
             }
-            let room = self.make_room(&mut state, weight, &mut spare, now, garbage);
+            let room = self.make_room(&mut state, weight, &mut spare.weight, now, garbage);
             if room == Room::Lacking {
                 drop(state);
                 // Who waits holds nothing that another one waits for.
-                self.inner.budget.give(spare);
-                spare = self.make_room_elsewhere(weight, now, garbage);
+                spare.give();
+                spare.weight = self.make_room_elsewhere(weight, now, garbage);
                 continue;
             }
             begun.end(&mut state, hashed, &new.key, garbage);
@@ -147,7 +148,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                     expired = state.discard(slot, Cause::Expired, garbage);
                 }
             }
-            self.inner.budget.give(spare + expired - weight);
+            spare.weight = spare.weight + expired - weight;
             let slot = state.slots.insert(new, room == Room::Free);
             state.stored(slot, hashed.key, tags);
             drop(state);
@@ -278,6 +279,14 @@ impl<V> Begun<'_, V> {
         }
         let current = state.flights.get(hashed.whole(), key);
         current.is_some_and(|current| Arc::ptr_eq(current, flight))
+    }
+
+    /// Whether one of its tags was invalidated since.
+    fn is_outdated(&self, tags: &[Tag]) -> bool {
+        match self {
+            Self::Now => false,
+            Self::Flight(flight) => !tags.is_empty() && flight.is_outdated(tags),
+        }
     }
 
     /// It is about to be stored: nothing else that is being made for its key will be.

@@ -99,16 +99,16 @@ impl Watches {
         self.next
     }
 
-    /// The hashes of what was stored since.
+    /// The slots of what was stored since.
     pub(crate) fn end(&mut self, id: u64) -> HashSet<u32> {
         let at = self.watches.iter().position(|watch| watch.id == id);
         at.map_or_else(HashSet::new, |at| self.watches.swap_remove(at).changed)
     }
 
-    pub(crate) fn note(&mut self, hash: u32) {
+    fn note(&mut self, slot: u32, hash: u32) {
         for watch in &mut self.watches {
             if watch.hash.is_none_or(|of| of == hash) {
-                watch.changed.insert(hash);
+                watch.changed.insert(slot);
             }
         }
     }
@@ -134,13 +134,13 @@ impl<K, V> State<K, V> {
     /// A value has just been stored at a slot.
     pub(crate) fn stored(&mut self, slot: u32, hash: u32, tags: Box<[Tag]>) {
         self.tags.set(slot, tags);
-        self.watches.note(hash);
+        self.watches.note(slot, hash);
         self.counts.inserted += 1;
     }
 
     /// The value of an entry has just been changed.
-    pub(crate) fn changed(&mut self, hash: u32) {
-        self.watches.note(hash);
+    pub(crate) fn changed(&mut self, slot: u32, hash: u32) {
+        self.watches.note(slot, hash);
         self.counts.inserted += 1;
         self.counts.replaced += 1;
     }
@@ -190,12 +190,16 @@ impl<K, V> State<K, V> {
         })
     }
 
-    /// Takes the tagged out. How many, and what they weighed.
+    /// Takes the tagged out. How many, and what they weighed. What is being made will not be stored
+    /// under this tag.
     pub(crate) fn discard_tagged(
         &mut self,
         tag: &str,
         garbage: &mut Garbage<'_, K, V>,
     ) -> (usize, u64) {
+        for flight in self.flights.values() {
+            flight.outdate(tag);
+        }
         if self.tags.of.is_empty() {
             return (0, 0);
         }
@@ -213,6 +217,12 @@ impl<K, V> State<K, V> {
             garbage.push(key, value, Cause::Removed);
         }
         weight
+    }
+
+    /// The tags of an entry.
+    pub(crate) fn tags(&self, slot: u32) -> Vec<Tag> {
+        let tags = self.tags.of.get(&slot);
+        tags.map_or_else(Vec::new, |tags| tags.to_vec())
     }
 
     /// The slot of a live entry, and that of one whose time is over.

@@ -1,11 +1,28 @@
-//! The switch between std and loom, and a lock that outlives panics.
+//! The switch between std and the models' primitives, and a lock that outlives panics.
+//!
+//! Loom runs every schedule of the budget and of a flight, shuttle random ones of a whole cache.
 
 #[cfg(overdrive_loom)]
-pub(crate) use loom::sync::atomic;
-#[cfg(not(overdrive_loom))]
-pub(crate) use std::sync::atomic;
+pub(crate) use loom::{
+    sync::{Condvar, Mutex, MutexGuard, atomic},
+    thread,
+};
+#[cfg(overdrive_shuttle)]
+pub(crate) use shuttle::{
+    sync::{Condvar, Mutex, MutexGuard, atomic},
+    thread,
+};
+#[cfg(not(any(overdrive_loom, overdrive_shuttle)))]
+pub(crate) use std::{
+    sync::{Condvar, Mutex, MutexGuard, atomic},
+    thread,
+};
 
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+#[cfg(overdrive_shuttle)]
+use shuttle::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::PoisonError;
+#[cfg(not(overdrive_shuttle))]
+use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Of the user's code only `Eq` and `Clone` run under it, before anything is changed: a panic
 /// leaves whole what it guards.
