@@ -54,6 +54,13 @@ impl Budget {
         fits
     }
 
+    /// Takes so much, or else what there is.
+    pub(crate) fn take_some(&self, weight: u64) -> u64 {
+        let left = self.max().saturating_sub(self.taken());
+        let some = weight.min(left);
+        if some > 0 && self.take(some) { some } else { 0 }
+    }
+
     #[inline]
     pub(crate) fn give(&self, weight: u64) {
         if weight > 0 {

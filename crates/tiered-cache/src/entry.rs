@@ -35,6 +35,12 @@ impl Tick {
             .max(1)
     }
 
+    /// Whether an end is still to come.
+    #[inline]
+    pub(crate) fn is_before(self, end: Self) -> bool {
+        self < end || end == Self::NEVER
+    }
+
     /// How long after that moment it is; `None` for ever.
     pub(crate) fn since(self, earlier: Self) -> Option<Duration> {
         let ticks = self.0.saturating_sub(earlier.0);

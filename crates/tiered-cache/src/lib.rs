@@ -64,6 +64,8 @@
 //! | `entry` | an entry in few bytes |
 //! | `history` | how often keys came lately, and which were turned away |
 //! | `index` | from hashes to slots |
+//! | `line` | a line of memory, looked at at once, and fetched ahead |
+//! | `lock` | a lock whose readers leave by a plain store |
 //! | `budget` | the bound, and how much of it is taken |
 //! | `tally` | hits and misses, counted without a shared write |
 //! | `table` | a map with hashes computed outside of locks |
@@ -85,7 +87,7 @@
 //! - `redis`: `RedisTier`, a second tier over Redis; needs Rust 1.88. Implies `tokio`.
 //! - `serde`: settings in configuration files, and `JsonCodec`.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod budget;
 mod builder;
@@ -101,6 +103,8 @@ mod flight;
 mod garbage;
 mod history;
 mod index;
+mod line;
+mod lock;
 mod options;
 mod put;
 #[cfg(feature = "redis")]
