@@ -30,7 +30,11 @@ const MODELLED: &[&str] = &[
     "overdrive-workstealing",
 ];
 /// The crates whose engines run under shuttle's random schedules.
-const SHUTTLED: &[&str] = &["overdrive-batch", "overdrive-workstealing"];
+const SHUTTLED: &[&str] = &[
+    "overdrive-batch",
+    "overdrive-tiered-cache",
+    "overdrive-workstealing",
+];
 /// The benchmark suites; the scenarios of each compile without its peers.
 const SUITES: &[&str] = &[
     "batch",

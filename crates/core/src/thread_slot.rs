@@ -18,6 +18,7 @@
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError, Weak};
 
 use crate::unwind::survive;
@@ -52,10 +53,33 @@ pub fn register() -> u32 {
     }
     // The destructor must be in place before there is an id to give back.
     match EXIT.try_with(|_| ()) {
-        Ok(()) => ID.set(IDS.lock().unwrap_or_else(PoisonError::into_inner).take()),
+        Ok(()) => {
+            let id = IDS.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if id != ENDING {
+                HIGHEST.fetch_max(id, Ordering::SeqCst);
+            }
+            ID.set(id);
+        }
         Err(_) => ID.set(ENDING),
     }
     ID.get()
+}
+
+/// No thread has, or had, an id above this one.
+///
+/// An id counts here before its thread gets it. So who comes after a sequentially consistent
+/// operation of that thread, in the one order of all such, sees it counted.
+///
+/// ```
+/// use overdrive_core::thread_slot;
+///
+/// let id = thread_slot::register();
+/// assert!(id <= thread_slot::highest());
+/// ```
+#[inline]
+#[must_use]
+pub fn highest() -> u32 {
+    HIGHEST.load(Ordering::SeqCst)
 }
 
 /// Something to do when a thread ends.
@@ -96,6 +120,8 @@ thread_local! {
         Exit { hooks: RefCell::new(Vec::new()), prune_at: Cell::new(PRUNE_FROM) }
     };
 }
+
+static HIGHEST: AtomicU32 = AtomicU32::new(0);
 
 static IDS: Mutex<Ids> = Mutex::new(Ids {
     free: BinaryHeap::new(),

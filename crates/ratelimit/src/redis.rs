@@ -3,12 +3,12 @@
 mod answer;
 mod builder;
 mod key;
-mod lease;
+pub(crate) mod lease;
 mod leased;
 mod limiter;
-mod script;
+pub(crate) mod script;
 mod share;
-mod units;
+pub(crate) mod units;
 
 pub use answer::{DecidedBy, Granted, RemoteCheckError};
 pub use builder::{DEFAULT_LOCAL_CAPACITY, OnFailure, RemoteLimiterBuilder};

@@ -24,30 +24,23 @@
 //!    `version` odd and replaces every arrival time by one of the new terms, above all that there
 //!    were; who read the older terms finds, after the arrival time, another version.
 
+mod slot;
+
 use std::array;
 use std::sync::PoisonError;
 
+use self::slot::{BUCKET, BUSY, Bucket, FREE, Slot};
 use crate::gcra::Arrival;
 use crate::sync::{AtomicU64, Mutant, Mutex, MutexGuard, Ordering, fence, removed, yield_now};
 
-/// Slots of a bucket, which is two cache lines.
-const BUCKET: usize = if cfg!(overdrive_loom) { 1 } else { 8 };
-
-/// Slots of a cache line.
-const LINE: usize = if cfg!(overdrive_loom) { 1 } else { 4 };
-
-/// One bucket of the third part for so many others. None in models, where the others are few.
+/// One bucket of the third part for so many others. In models there are two others, and the rest is
+/// of the third part.
 const BUCKETS_PER_SPILL: usize = 64;
 
 /// A bucket in which fewer keys owe something is not spared.
 const ROOMY: i32 = if cfg!(overdrive_loom) { 1 } else { 5 };
 
 const STRIPES: usize = if cfg!(overdrive_loom) { 2 } else { 64 };
-
-/// The tag of a slot that nobody has had.
-const FREE: u64 = 0;
-/// The tag of a slot that changes hands.
-const BUSY: u64 = 1;
 
 #[derive(Debug)]
 pub(crate) struct Table {
@@ -58,16 +51,6 @@ pub(crate) struct Table {
     /// Of the terms; odd while they change.
     version: AtomicU64,
     stripes: [Mutex<()>; STRIPES],
-}
-
-#[derive(Debug)]
-#[repr(align(128))]
-struct Bucket([Slot; BUCKET]);
-
-#[derive(Debug)]
-struct Slot {
-    tag: AtomicU64,
-    arrival: AtomicU64,
 }
 
 /// A slot that owes nothing, as it was read.
@@ -143,11 +126,11 @@ pub(crate) struct Locked<'t>(#[expect(dead_code, reason = "held")] [MutexGuard<'
 impl Table {
     /// Room for so many slots at least.
     pub(crate) fn new(slots: usize) -> Self {
-        let main = slots.div_ceil(BUCKET).max(2);
-        let spill = if cfg!(overdrive_loom) {
-            0
+        let (main, spill) = if cfg!(overdrive_loom) {
+            (2, slots.saturating_sub(2))
         } else {
-            main.div_ceil(BUCKETS_PER_SPILL)
+            let main = slots.div_ceil(BUCKET).max(2);
+            (main, main.div_ceil(BUCKETS_PER_SPILL))
         };
         Self {
             buckets: (0..main + spill).map(|_| Bucket::new()).collect(),
@@ -220,15 +203,7 @@ impl Table {
 
     #[inline(always)]
     fn find_in(&self, bucket: usize, tag: u64) -> Option<&Slot> {
-        // By line: the second is only touched if need be. And within a line without a branch for
-        // each slot, none of which could be foreseen.
-        self.bucket(bucket).chunks_exact(LINE).find_map(|line| {
-            let mut found = 0_u32;
-            for (i, slot) in line.iter().enumerate() {
-                found |= u32::from(slot.tag.load(Ordering::Relaxed) == tag) << i;
-            }
-            line.get(found.trailing_zeros() as usize)
-        })
+        self.buckets[bucket].find(tag)
     }
 
     /// Waits for the end of a change.
@@ -352,7 +327,8 @@ impl Table {
     /// key is not this one's and will not be.
     fn seek(&self, key: Key) -> Seek<'_> {
         let mut seek = Seek::Absent;
-        for bucket in self.buckets_of(key) {
+        let buckets = if removed(Mutant::SeekInTwo) { 2 } else { 3 };
+        for bucket in self.buckets_of(key).take(buckets) {
             let bucket = self.bucket(bucket);
             let (mut found, mut busy) = (0_u32, false);
             for (i, slot) in bucket.iter().enumerate() {
@@ -487,38 +463,6 @@ impl Table {
         }
         self.version
             .store(version.wrapping_add(2), Ordering::Release);
-    }
-}
-
-impl Bucket {
-    fn new() -> Self {
-        Self(array::from_fn(|_| Slot {
-            tag: AtomicU64::new(FREE),
-            arrival: AtomicU64::new(0),
-        }))
-    }
-}
-
-impl Slot {
-    #[inline(always)]
-    fn replace(&self, arrival: Arrival, next: Arrival) -> bool {
-        self.arrival
-            .compare_exchange(arrival, next, Ordering::AcqRel, Ordering::Relaxed)
-            .is_ok()
-    }
-
-    /// Takes the slot from the owner of `tag`, unless that one charges it meanwhile.
-    fn claim(&self, tag: u64, arrival: Arrival, next: Arrival, own: u64) -> bool {
-        let taken = self
-            .tag
-            .compare_exchange(tag, BUSY, Ordering::AcqRel, Ordering::Relaxed);
-        if taken.is_err() {
-            return false;
-        }
-        let claimed = self.replace(arrival, next);
-        self.tag
-            .store(if claimed { own } else { tag }, Ordering::Release);
-        claimed
     }
 }
 

@@ -87,10 +87,9 @@ async fn an_arrival_beyond_a_full_burst_delays_by_a_full_burst_at_most() {
     let server = RedisServer::start().unwrap();
     let limiter = builder(&server).build().unwrap();
     // As if the clock of the server had been years ahead.
-    let state = "8000000000000000 0 1";
-    server
-        .command(&["SET", "test:ratelimit:api:{a}", state])
-        .unwrap();
+    let state = [8e15, 0.0, 1.0].map(f64::to_le_bytes).concat();
+    let key = b"test:ratelimit:api:{a}".as_slice();
+    server.command(&[b"SET".as_slice(), key, &state]).unwrap();
     let RemoteCheckError::Denied(denied) = limiter.check("a").await.unwrap_err() else {
         panic!("not denied");
     };

@@ -6,8 +6,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use overdrive_ratelimit::redis::{
-    LeaseSettings, LeasedRemoteLimiter, OnFailure, RedisSettings, Remote, RemoteCheckError,
-    RemoteLimiter,
+    DecidedBy, LeaseSettings, LeasedRemoteLimiter, OnFailure, RedisSettings, Remote,
+    RemoteCheckError, RemoteLimiter,
 };
 use overdrive_ratelimit::{Deadline, Quota};
 use overdrive_testkit::RedisServer;
@@ -184,6 +184,71 @@ async fn a_server_paused_and_killed_under_load_does_not_lead_to_double_spending(
     let (one, two) = (one.stats(), two.stats());
     assert!(one.allowed + two.allowed <= 1_000);
     assert!(one.leased + two.leased <= 1_000 + one.returned + two.returned);
+}
+
+/// Two instances with four callers each, killed and restarted under their load three times.
+async fn outages(policy: OnFailure, arguments: &[&str], bursts: u64) {
+    let mut server = RedisServer::start_with(arguments).unwrap();
+    let instances = [(); 2].map(|()| {
+        let mut settings = LeaseSettings::of(20);
+        settings.idle = Duration::from_secs(3_600);
+        limiter(&server, policy).leased("a", settings).unwrap()
+    });
+    let trips = || instances.iter().map(|one| one.stats().trips).sum::<u64>();
+    let mut granted = 0;
+    for _ in 0..3 {
+        let before = trips();
+        let callers: Vec<_> = (0..8)
+            .map(|caller| {
+                let limiter = instances[caller % 2].clone();
+                tokio::spawn(async move { taken(&limiter, 100).await })
+            })
+            .collect();
+        until(|| trips() > before + 2 || callers.iter().all(|caller| caller.is_finished())).await;
+        server.kill();
+        for caller in callers {
+            granted += caller.await.unwrap();
+        }
+        server.restart().unwrap();
+        for limiter in &instances {
+            let limiter = limiter.limiter();
+            // The breaker lets a probe through after a millisecond.
+            while !matches!(limiter.check("b").await, Ok(granted) if granted.by == DecidedBy::Server)
+            {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+    let (mut spent, mut by_policy) = (0, 0);
+    for one in &instances {
+        let (stats, beneath) = (one.stats(), one.limiter().stats());
+        let gone = stats.returned + stats.lost + stats.handed;
+        assert_eq!(stats.allowed + stats.held + gone, stats.leased, "{stats:?}");
+        assert!(stats.held <= one.held_bound(), "{stats:?}");
+        match policy {
+            OnFailure::Closed => assert_eq!(beneath.policy_allowed, 0),
+            OnFailure::Open => assert_eq!(beneath.policy_denied, 0),
+            // A burst for each of the keys.
+            _ => assert!(beneath.policy_allowed <= 2 * 500, "{beneath:?}"),
+        }
+        spent += stats.allowed;
+        by_policy += beneath.policy_allowed;
+    }
+    assert!(spent <= bursts * 1_000, "{spent} by leases, {policy:?}");
+    assert!(granted <= spent + by_policy);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_restarted_under_load_with_its_data_gives_no_second_burst() {
+    let share = OnFailure::LocalShare { instances: 2 };
+    for policy in [OnFailure::Closed, OnFailure::Open, share] {
+        outages(policy, RedisServer::PERSISTENT, 1).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_restarted_under_load_without_its_data_gives_one_burst_each_time() {
+    outages(OnFailure::Closed, &[], 4).await;
 }
 
 #[test]

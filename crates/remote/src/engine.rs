@@ -8,6 +8,7 @@ use std::time::Duration;
 use overdrive_core::breaker::{Admission, BreakerOpen, BreakerState};
 use overdrive_core::{Backoff, CircuitBreaker, ConfigError, Deadline, Timestamp};
 use redis::{FromRedisValue, Value};
+use tokio::sync::SemaphorePermit;
 use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 
@@ -59,16 +60,18 @@ impl Inner {
         idempotent: bool,
     ) -> Result<T, RemoteError> {
         self.counts.calls.up();
-        let mut waits = self
-            .backoff
-            .waits(RandomState::new().build_hasher().finish());
+        let mut waits = None;
         let value = loop {
             let error = match self.attempt(request, deadline).await {
                 Ok(value) => break Ok(value),
                 Err(error) => error,
             };
-            let wait = waits.next().filter(|_| idempotent && may_pass(&error));
-            match wait.filter(|&wait| wait < deadline.remaining()) {
+            if !idempotent || !may_pass(&error) {
+                break Err(error);
+            }
+            let seed = || RandomState::new().build_hasher().finish();
+            let waits = waits.get_or_insert_with(|| self.backoff.waits(seed()));
+            match waits.next().filter(|&wait| wait < deadline.remaining()) {
                 None => break Err(error),
                 Some(wait) => sleep(wait).await,
             }
@@ -86,35 +89,47 @@ impl Inner {
         request: &impl Request,
         deadline: Deadline,
     ) -> Result<Value, RemoteError> {
-        // Before the wait for a turn, which others may hold in vain.
-        self.reject_if_open()?;
-        let limit = self.settings.pool_wait.min(deadline.remaining());
         // Released last: the connection is back by then.
-        let _turn = self.pool.turn(limit).await.inspect_err(|error| {
-            if let RemoteError::PoolTimedOut { .. } = error {
-                self.counts.pool_timeouts.up();
-            }
-        })?;
-        if deadline.has_passed() {
+        let _turn = match self.pool.try_turn() {
+            Some(turn) => turn,
+            None => self.turn(deadline).await?,
+        };
+        let left = deadline.remaining();
+        if left.is_zero() {
             // Says nothing about the server.
-            let after = Duration::ZERO;
-            return Err(RemoteError::TimedOut { after });
+            return Err(RemoteError::TimedOut { after: left });
         }
         let call = self.admit()?;
-        let outcome = self.exchange(request, deadline).await;
+        let outcome = self.exchange(request, deadline, left).await;
         self.report(call, &outcome);
         outcome
     }
 
-    /// With a turn.
+    async fn turn(&self, deadline: Deadline) -> Result<SemaphorePermit<'_>, RemoteError> {
+        // Before the wait, which may be in vain.
+        self.reject_if_open()?;
+        let limit = self.settings.pool_wait.min(deadline.remaining());
+        self.pool.turn(limit).await.inspect_err(|error| {
+            if let RemoteError::PoolTimedOut { .. } = error {
+                self.counts.pool_timeouts.up();
+            }
+        })
+    }
+
+    /// With a turn, and so much time left.
     async fn exchange(
         self: &Arc<Self>,
         request: &impl Request,
         deadline: Deadline,
+        mut left: Duration,
     ) -> Result<Value, RemoteError> {
         let connection = match self.pool.take() {
             Some(connection) => connection,
-            None => self.dial(deadline).await?,
+            None => {
+                let connection = self.dial(deadline).await?;
+                left = deadline.remaining();
+                connection
+            }
         };
         let mut lease = Lease {
             inner: self,
@@ -123,7 +138,7 @@ impl Inner {
         let Some(connection) = &mut lease.connection else {
             return Err(RemoteError::Closed);
         };
-        let limit = self.settings.read_timeout.min(deadline.remaining());
+        let limit = self.settings.read_timeout.min(left);
         match timeout(limit, request.send(&mut connection.redis)).await {
             Err(_) => {
                 self.counts.timeouts.up();

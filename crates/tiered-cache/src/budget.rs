@@ -54,11 +54,41 @@ impl Budget {
         fits
     }
 
+    /// Takes so much, or else what there is.
+    pub(crate) fn take_some(&self, weight: u64) -> u64 {
+        let left = self.max().saturating_sub(self.taken());
+        let some = weight.min(left);
+        if some > 0 && self.take(some) { some } else { 0 }
+    }
+
     #[inline]
     pub(crate) fn give(&self, weight: u64) {
         if weight > 0 {
             self.taken.fetch_sub(weight, Ordering::SeqCst);
         }
+    }
+}
+
+/// Weight that is taken, and not yet anybody's. Dropped, it is given back.
+pub(crate) struct Spare<'a> {
+    budget: &'a Budget,
+    pub(crate) weight: u64,
+}
+
+impl<'a> Spare<'a> {
+    pub(crate) fn none(budget: &'a Budget) -> Self {
+        Self { budget, weight: 0 }
+    }
+
+    /// Gives back what is left.
+    pub(crate) fn give(&mut self) {
+        self.budget.give(std::mem::take(&mut self.weight));
+    }
+}
+
+impl Drop for Spare<'_> {
+    fn drop(&mut self) {
+        self.give();
     }
 }
 
@@ -107,6 +137,50 @@ mod models {
                 budget.taken.fetch_add(1, Ordering::Relaxed);
             }
             free
+        });
+    }
+}
+
+#[cfg(all(test, overdrive_shuttle))]
+mod schedules {
+    use std::sync::Arc;
+
+    use shuttle::thread;
+
+    use super::*;
+
+    /// Whoever lowers the bound has to see what is taken under the higher one. Loom does not know
+    /// the one order of all that this takes.
+    fn a_lower_bound(take: fn(&Budget) -> bool) {
+        let model = move || {
+            let budget = Arc::new(Budget::new(2));
+            assert!(budget.take(1));
+            let taker = {
+                let budget = Arc::clone(&budget);
+                thread::spawn(move || take(&budget))
+            };
+            budget.set_max(1);
+            let seen = budget.taken();
+            let took = taker.join().unwrap();
+            assert!(seen > 1 || !took, "taken unseen");
+            assert_eq!(budget.taken(), 1 + u64::from(took));
+        };
+        shuttle::check_dfs(model, None);
+    }
+
+    #[test]
+    fn shuttle_nothing_is_taken_unseen_under_a_lower_bound() {
+        a_lower_bound(|budget| budget.take(1));
+    }
+
+    #[test]
+    #[should_panic(expected = "taken unseen")]
+    fn shuttle_it_is_if_the_taker_does_not_look_again() {
+        a_lower_bound(|budget| {
+            let max = budget.max();
+            let more = |taken| Some(taken + 1).filter(|&sum| sum <= max);
+            let order = Ordering::SeqCst;
+            budget.taken.fetch_update(order, order, more).is_ok()
         });
     }
 }

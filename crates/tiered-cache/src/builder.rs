@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use crate::index::MAX_SLOTS;
 use crate::options::Ttl;
 use crate::settings::CacheSettings;
 use crate::state::Shard;
+use crate::sync::Mutex;
 use crate::tally::Tally;
 
 /// The largest `max_entries`.
@@ -121,7 +122,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> CacheBuilder<K, V, S> {
 
     /// What is told of each entry that leaves the cache, by the thread that made it leave, after
     /// it released all locks, and before the entry is dropped or returned. A panic in it is
-    /// caught. Of the entries of a cache that is dropped itself it is not told.
+    /// caught. It may use the cache; of what it makes leave it is told within its own call, so a
+    /// listener that puts back whatever was evicted never ends. Of the entries of a cache that is
+    /// dropped itself it is not told.
     pub fn listener(mut self, listener: impl Fn(&K, &V, Cause) + Send + Sync + 'static) -> Self {
         self.listener = Some(Box::new(listener));
         self
@@ -129,7 +132,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> CacheBuilder<K, V, S> {
 
     /// How many parts with a lock of their own the cache has. Entries are spread over them by
     /// hash, and all share its bound. Default: by the processors and `max_entries`; one for few
-    /// entries.
+    /// entries. With `max_weight`, which does not say how many there will be, by the processors
+    /// alone: where that is a few hundred entries, one shard chooses better what goes.
     pub fn shards(mut self, n: usize) -> Self {
         self.shards = Some(n);
         self

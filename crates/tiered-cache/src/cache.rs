@@ -3,10 +3,10 @@
 use std::borrow::{Borrow, Cow};
 use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 
-use overdrive_core::Clock;
+use overdrive_core::{Clock, thread_slot};
 
 use crate::budget::Budget;
 use crate::builder::CacheBuilder;
@@ -18,6 +18,7 @@ use crate::put::{Begun, Put, Value};
 use crate::rejected::Rejected;
 use crate::slots::{Left, Share};
 use crate::state::{Shard, State};
+use crate::sync::Mutex;
 use crate::tally::Tally;
 
 /// Values by key in bounded memory: those that are used often and lately stay, the expired never
@@ -189,26 +190,25 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         Q: Eq + ?Sized,
         V: Clone,
     {
+        let id = thread_id();
         let shard = self.shard(hashed);
-        let state = shard.state.read();
+        let state = shard.state.read_as(id);
         let mut met_expired = false;
         if let Some((slot, entry)) = state.slots.find(hashed.key, key) {
             if state.slots.is_live(slot, entry, now) {
-                let extra = state.slots.extra(slot);
-                let is_stale = extra.is_some_and(|extra| extra.stale <= now);
                 let value = entry.value.clone();
                 entry.touch();
-                if let Some(extra) = extra {
-                    extra.touch(now);
-                }
+                let is_stale = state.slots.has_extras() && state.slots.touch_extra(slot, now);
                 drop(state);
-                self.inner.tally.hit();
+                self.inner.tally.hit(id);
                 return Some(with(value, is_stale));
             }
             met_expired = true;
         }
+        // Who misses often stores soon.
+        state.slots.look_ahead(hashed.key);
         drop(state);
-        self.inner.tally.miss();
+        self.inner.tally.miss(id);
         if met_expired {
             self.discard_expired(hashed, key, now);
         }
@@ -266,7 +266,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// # Errors
     /// A value that weighs more than the whole cache may is given back, and the old one dropped.
     pub fn insert(&self, key: K, value: V) -> Result<Option<V>, Rejected<K, V>> {
-        self.insert_with(key, value, EntryOptions::new())
+        let value = Value {
+            weight: self.weigh(&key, &value),
+            value,
+            ttl: self.inner.ttl,
+            tags: None,
+        };
+        self.store(key, value)
     }
 
     /// As [`insert`](Self::insert), with a life and tags of its own.
@@ -281,8 +287,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         value: V,
         options: EntryOptions,
     ) -> Result<Option<V>, Rejected<K, V>> {
-        let hashed = self.hash(&key);
         let value = self.value(&key, value, options);
+        self.store(key, value)
+    }
+
+    #[inline]
+    fn store(&self, key: K, value: Value<V>) -> Result<Option<V>, Rejected<K, V>> {
+        let hashed = self.hash(&key);
         let mut garbage = self.garbage();
         match self.put(hashed, key, value, Begun::Now, &mut garbage) {
             Put::Stored(old) | Put::NoLife(old) => Ok(old),
@@ -299,11 +310,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             weight: self.weigh(key, &value),
             value,
             ttl,
-            tags: if options.tags.is_empty() {
-                Box::default()
-            } else {
-                options.tags.into_boxed_slice()
-            },
+            tags: (!options.tags.is_empty()).then(|| options.tags.into_boxed_slice()),
         }
     }
 
@@ -408,9 +415,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
 
     #[inline]
     pub(crate) fn shard(&self, hashed: Hashed) -> &Shard<K, V> {
-        let shards = &self.inner.shards;
-        let at = (u64::from(hashed.shard) * shards.len() as u64) >> 32;
-        &shards[at as usize]
+        &self.inner.shards[self.shard_at(hashed)]
+    }
+
+    #[inline]
+    pub(crate) fn shard_at(&self, hashed: Hashed) -> usize {
+        ((u64::from(hashed.shard) * self.inner.shards.len() as u64) >> 32) as usize
     }
 
     /// At least one, so that the bound on the weight bounds the entries too.
@@ -435,6 +445,21 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     pub(crate) fn garbage(&self) -> Garbage<'_, K, V> {
         Garbage::new(self.inner.listener.as_ref())
     }
+}
+
+/// The calling thread's, for its own counters and flags.
+#[inline]
+fn thread_id() -> u32 {
+    let id = thread_slot::current();
+    if id == thread_slot::UNREGISTERED {
+        return register();
+    }
+    id
+}
+
+#[cold]
+fn register() -> u32 {
+    thread_slot::register()
 }
 
 impl<K, V, S> Inner<K, V, S> {

@@ -4,26 +4,33 @@ use std::borrow::Borrow;
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::sync::PoisonError;
-use std::thread;
+use std::iter::FusedIterator;
+use std::sync::{Arc, PoisonError};
 
 use overdrive_core::ConfigError;
+use overdrive_core::unwind::survive;
 
 use crate::builder::MAX_MAX_ENTRIES;
 use crate::cache::{Cache, Hashed, Inner};
 use crate::entry::Tick;
-use crate::garbage::Cause;
+use crate::flight::Flight;
+use crate::garbage::{Cause, Garbage};
 use crate::index::MAX_SLOTS;
+use crate::options::{EntryOptions, Ttl};
 use crate::slots::New;
-use crate::state::Shard;
+use crate::state::{Shard, State};
+use crate::sync::thread;
 
 impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// Changes the value at the key in place, and gives what `change` returns; `None` without a
-    /// value. What is left of its life, its tags and its place in the order stay; it is weighed
-    /// anew, and one that has become too heavy to fit in is removed.
+    /// value. What is left of its life and its tags stay, and it counts as use. It is weighed
+    /// anew: if it has become heavier and there is no room, others are evicted as for an insertion,
+    /// and it takes another place in the order and is fresh again; if it weighs more than the whole
+    /// cache may, it is removed.
     ///
     /// `change` gets a copy, outside of the lock; it is asked again if another value was stored
-    /// meanwhile. A value being made for the key meanwhile is not stored.
+    /// meanwhile, for ever if it stores one itself each time. A value being made for the key
+    /// meanwhile is not stored.
     ///
     /// # Panics
     /// If `change` or the weigher does; nothing is changed then.
@@ -35,55 +42,95 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     {
         let hashed = self.hash(key);
         loop {
-            let now = self.now();
-            let (watch, own, mut value) = self.copy(hashed, key, now)?;
+            let (watch, own, mut value) = self.copy(hashed, key, self.now())?;
             let result = change(&mut value);
-            let weight = self.weigh(&own, &value);
             let mut garbage = self.garbage();
-            let mut state = self.shard(hashed).state.write();
-            if !watch.end(&mut state.watches).is_empty() {
-                drop(state);
-                garbage.push_both(own, value);
-                continue;
+            match self.put_back(hashed, key, watch, (own, value), &mut garbage) {
+                Back::Stored => return Some(result),
+                Back::Gone => return None,
+                Back::Replaced => {}
             }
-            let (live, _) = state.find(hashed.key, key, self.now());
-            let Some(slot) = live else {
-                drop(state);
-                garbage.push_both(own, value);
-                return None;
-            };
-            if let Some((key, _)) = (state.flights).remove_if(hashed.whole(), key, |_| true) {
-                garbage.push_key(key);
-            }
-            let old_weight = state.slots.extra(slot).map_or(1, |extra| extra.weight);
-            let lacks = weight.saturating_sub(old_weight);
-            if lacks > 0 && !self.inner.budget.take(lacks) {
-                let freed = state.discard(slot, Cause::Removed, &mut garbage);
-                self.inner.budget.give(freed);
-                drop(state);
-                garbage.push_both(own, value);
-                return Some(result);
-            }
-            self.inner.budget.give(old_weight.saturating_sub(weight));
-            let end = state.slots.entry(slot).map_or(Tick::NEVER, |e| e.end());
-            let stale = (state.slots.extra(slot)).map_or(Tick::NEVER, |extra| extra.stale);
-            let new = New {
-                key: own,
-                value,
-                hash: hashed.key,
-                end,
-                weight,
-                now,
-                stale,
-            };
-            let old = state.slots.replace(slot, new);
-            state.changed(hashed.key);
-            drop(state);
-            if let Some((key, value)) = old {
-                garbage.push(key, value, Cause::Replaced);
-            }
-            return Some(result);
         }
+    }
+
+    /// Stores a changed copy in the place of its original.
+    fn put_back<Q>(
+        &self,
+        hashed: Hashed,
+        key: &Q,
+        watch: Watching<'_, K, V>,
+        (own, value): (K, V),
+        garbage: &mut Garbage<'_, K, V>,
+    ) -> Back
+    where
+        K: Borrow<Q> + Clone,
+        Q: Eq + ?Sized,
+        V: Clone,
+    {
+        let (weight, now) = (self.weigh(&own, &value), self.now());
+        let budget = &self.inner.budget;
+        let mut state = self.shard(hashed).state.write();
+        if !watch.end(&mut state.watches).is_empty() {
+            drop(state);
+            garbage.push_both(own, value);
+            return Back::Replaced;
+        }
+        let Some(slot) = state.find(hashed.key, key, now).0 else {
+            drop(state);
+            garbage.push_both(own, value);
+            return Back::Gone;
+        };
+        if let Some((key, _)) = (state.flights).remove_if(hashed.whole(), key, |_| true) {
+            garbage.push_key(key);
+        }
+        let old_weight = state.slots.extra(slot).map_or(1, |extra| extra.weight);
+        let lacks = weight.saturating_sub(old_weight);
+        if lacks > 0 && weight > budget.max() {
+            let freed = state.discard(slot, Cause::Removed, garbage);
+            budget.give(freed);
+            drop(state);
+            garbage.push_both(own, value);
+            return Back::Stored;
+        }
+        let end = state.slots.entry(slot).map_or(Tick::NEVER, |e| e.end());
+        if lacks > 0 && !budget.take(lacks) {
+            // The old one goes first. Whatever removes the key, or invalidates one of its tags, until
+            // the new one is there finds the flight instead.
+            let for_table = own.clone();
+            let options = EntryOptions {
+                ttl: Some(end.since(now).map_or(Ttl::Forever, Ttl::After)),
+                tags: state.tags(slot),
+            };
+            let flight = Arc::new(Flight::new(Some(thread::current().id())));
+            let for_state = Arc::clone(&flight);
+            state.flights.insert(hashed.whole(), for_table, for_state);
+            let old = state.detach(slot, Cause::Replaced);
+            budget.give(old.as_ref().map_or(0, |old| old.weight));
+            drop(state);
+            garbage.push_left(old, Cause::Replaced);
+            let reservation = self.reservation(hashed, own, flight);
+            let stored = reservation.insert_with(value, options);
+            survive(|| drop(stored));
+            return Back::Stored;
+        }
+        budget.give(old_weight.saturating_sub(weight));
+        let stale = (state.slots.extra(slot)).map_or(Tick::NEVER, |extra| extra.stale);
+        let new = New {
+            key: own,
+            value,
+            hash: hashed.key,
+            end,
+            weight,
+            now,
+            stale,
+        };
+        let old = state.slots.replace(slot, new);
+        state.changed(slot, hashed.key);
+        drop(state);
+        if let Some((key, value)) = old {
+            garbage.push(key, value, Cause::Replaced);
+        }
+        Back::Stored
     }
 
     /// Removes the entry if `condition` holds of its value, and gives it.
@@ -101,11 +148,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     {
         let hashed = self.hash(key);
         loop {
-            let now = self.now();
-            let (watch, own, value) = self.copy(hashed, key, now)?;
+            let (watch, own, value) = self.copy(hashed, key, self.now())?;
             let mut garbage = self.garbage();
             let holds = condition(&value);
             garbage.push_both(own, value);
+            // It may have expired meanwhile.
+            let now = self.now();
             let mut state = self.shard(hashed).state.write();
             if !watch.end(&mut state.watches).is_empty() {
                 continue;
@@ -132,12 +180,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let (live, _) = state.find(hashed.key, key, now);
         let entry = state.slots.entry(live?)?;
         let (key, value) = (entry.key.clone(), entry.value.clone());
-        let id = state.watches.begin(Some(hashed.key));
+        let watch = Watching::begin(shard, &mut state, Some(hashed.key));
         drop(state);
-        let watch = Watching {
-            shard,
-            id: Some(id),
-        };
         Some((watch, key, value))
     }
 
@@ -157,25 +201,25 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let mut removed = 0;
         for shard in &self.inner.shards {
             let mut garbage = self.garbage();
+            // Outlives the lock, also if a `Clone` panics.
+            let mut copies: Vec<(u32, K, V)> = Vec::new();
             let mut state = shard.state.write();
             let live = state.slots.live(now);
-            let copies: Vec<(u32, K, V)> = live
-                .map(|(_, entry)| (entry.hash, entry.key.clone(), entry.value.clone()))
-                .collect();
-            let id = state.watches.begin(None);
+            copies.extend(live.map(|(_, entry)| {
+                let (key, value) = (entry.key.clone(), entry.value.clone());
+                (entry.hash, key, value)
+            }));
+            let watch = Watching::begin(shard, &mut state, None);
             drop(state);
-            let watch = Watching {
-                shard,
-                id: Some(id),
-            };
             let gone: Vec<(u32, K)> = copies
                 .into_iter()
                 .filter_map(|(hash, key, value)| (!keep(&key, &value)).then_some((hash, key)))
                 .collect();
             let mut state = shard.state.write();
             let changed = watch.end(&mut state.watches);
-            for (hash, key) in gone.iter().filter(|(hash, _)| !changed.contains(hash)) {
-                if let Some((slot, _)) = state.slots.find(*hash, key) {
+            for (hash, key) in &gone {
+                let found = state.slots.find(*hash, key).map(|(slot, _)| slot);
+                if let Some(slot) = found.filter(|slot| !changed.contains(slot)) {
                     let weight = state.discard(slot, Cause::Removed, &mut garbage);
                     self.inner.budget.give(weight);
                     removed += 1;
@@ -209,7 +253,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     }
 
     /// Sets what the cache may weigh at most; of a cache set up with `max_entries` the most
-    /// entries. With a lower bound it evicts until all fits in, which is done when this returns.
+    /// entries. With a lower bound it evicts until all fits in, which is done when this returns; the
+    /// memory of their places is kept for later entries, until [`clear`](Self::clear).
     ///
     /// # Errors
     /// Zero; for a cache of entries more than [`MAX_MAX_ENTRIES`], or than its shards have places.
@@ -255,13 +300,29 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     }
 }
 
+/// What became of a changed copy.
+enum Back {
+    /// It was stored, or is too heavy.
+    Stored,
+    /// Its original was gone.
+    Gone,
+    /// Another value had taken the place of its original.
+    Replaced,
+}
+
 /// A watch that ends in any case.
 struct Watching<'a, K, V> {
     shard: &'a Shard<K, V>,
     id: Option<u64>,
 }
 
-impl<K, V> Watching<'_, K, V> {
+impl<'a, K, V> Watching<'a, K, V> {
+    /// Under the lock of that shard.
+    fn begin(shard: &'a Shard<K, V>, state: &mut State<K, V>, hash: Option<u32>) -> Self {
+        let id = Some(state.watches.begin(hash));
+        Self { shard, id }
+    }
+
     fn end(mut self, watches: &mut crate::state::Watches) -> HashSet<u32> {
         let id = self.id.take();
         id.map_or_else(HashSet::new, |id| watches.end(id))
@@ -293,11 +354,23 @@ impl<K: Hash + Eq + Clone, V: Clone, S: BuildHasher> Iterator for Iter<'_, K, V,
             let now = self.cache.now();
             let state = shard.state.read();
             let live = state.slots.live(now);
-            self.copies = live
-                .map(|(_, entry)| (entry.key.clone(), entry.value.clone()))
-                .collect();
+            let copy = live.map(|(_, entry)| (entry.key.clone(), entry.value.clone()));
+            self.copies.extend(copy);
         }
         self.copies.pop_front()
+    }
+}
+
+/// Once it has come to the last shard, it gives no more.
+impl<K: Hash + Eq + Clone, V: Clone, S: BuildHasher> FusedIterator for Iter<'_, K, V, S> {}
+
+impl<'a, K: Hash + Eq + Clone, V: Clone, S: BuildHasher> IntoIterator for &'a Cache<K, V, S> {
+    type Item = (K, V);
+    type IntoIter = Iter<'a, K, V, S>;
+
+    /// As [`Cache::iter`].
+    fn into_iter(self) -> Iter<'a, K, V, S> {
+        self.iter()
     }
 }
 

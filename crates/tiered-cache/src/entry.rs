@@ -35,6 +35,18 @@ impl Tick {
             .max(1)
     }
 
+    /// Whether an end is still to come.
+    #[inline]
+    pub(crate) fn is_before(self, end: Self) -> bool {
+        self < end || end == Self::NEVER
+    }
+
+    /// How long after that moment it is; `None` for ever.
+    pub(crate) fn since(self, earlier: Self) -> Option<Duration> {
+        let ticks = self.0.saturating_sub(earlier.0);
+        (self != Self::NEVER).then(|| Duration::from_nanos(ticks << 14))
+    }
+
     pub(crate) fn plus(self, ticks: u64) -> Self {
         Self(self.0.saturating_add(ticks).min(Self::NEVER.0))
     }

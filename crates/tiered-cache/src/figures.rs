@@ -39,7 +39,8 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     }
 
     /// What the entries weigh, room that is being made for another included; without a weigher,
-    /// one each. Never more than [`max_weight`](Self::max_weight).
+    /// one each. Never more than [`max_weight`](Self::max_weight), but while
+    /// [`set_max_weight`](Self::set_max_weight) evicts for a lower one.
     #[must_use]
     pub fn weight(&self) -> u64 {
         self.inner.budget.taken()

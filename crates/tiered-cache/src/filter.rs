@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::marker::PhantomData;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
 use fastbloom::AtomicBloomFilter;
 use overdrive_core::ConfigError;
@@ -43,8 +43,9 @@ struct Inner<S> {
     rate: f64,
     /// Read by all, written for an instant by a rebuild's begin and end.
     filters: RwLock<Filters>,
-    /// Held for a rebuild.
-    rebuilding: Mutex<()>,
+    /// Whether a rebuild is under way.
+    rebuilding: Mutex<bool>,
+    rebuilt: Condvar,
 }
 
 struct Filters {
@@ -162,7 +163,8 @@ impl<K: Hash + ?Sized, S: BuildHasher> KeyFilterBuilder<K, S> {
                 hasher: self.hasher,
                 rate: self.rate,
                 filters: RwLock::new(filters),
-                rebuilding: Mutex::new(()),
+                rebuilding: Mutex::new(false),
+                rebuilt: Condvar::new(),
             }),
             keys: PhantomData,
         })
@@ -203,20 +205,18 @@ impl<K: Hash + ?Sized, S: BuildHasher> KeyFilter<K, S> {
 
     /// Begins to build it anew, for so many keys: insert all that are there, and
     /// [`finish`](Rebuild::finish). Until then it answers as before, and keys that others insert
-    /// meanwhile are in both. Waits for another rebuild that is under way.
+    /// meanwhile are in both. Waits, blocking, for another rebuild that is under way, also for one
+    /// of its own thread.
     ///
     /// # Errors
     /// Zero, or more than [`MAX_FILTER_KEYS`].
     pub fn rebuild(&self, expected_keys: usize) -> Result<Rebuild<'_, K, S>, ConfigError> {
         let expected = check(expected_keys)?;
-        let turn = self.inner.rebuilding.lock();
-        let turn = turn.unwrap_or_else(PoisonError::into_inner);
+        self.inner.take_turn();
+        let rebuild = Rebuild { filter: self };
         let next = Filter::new(self.inner.rate, expected);
         self.inner.write().next = Some(next);
-        Ok(Rebuild {
-            filter: self,
-            _turn: turn,
-        })
+        Ok(rebuild)
     }
 
     /// The name it was given.
@@ -225,7 +225,8 @@ impl<K: Hash + ?Sized, S: BuildHasher> KeyFilter<K, S> {
         &self.inner.name
     }
 
-    /// Its figures. Linear in its memory.
+    /// Its figures. Linear in its memory; a rebuild that begins or ends meanwhile waits for it, and
+    /// so does all that comes after that.
     #[must_use]
     pub fn stats(&self) -> KeyFilterStats {
         let filters = self.inner.read();
@@ -249,13 +250,28 @@ impl<S> Inner<S> {
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, Filters> {
         self.filters.write().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn rebuilding(&self) -> MutexGuard<'_, bool> {
+        let rebuilding = self.rebuilding.lock();
+        rebuilding.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take_turn(&self) {
+        let turn = self.rebuilt.wait_while(self.rebuilding(), |taken| *taken);
+        *turn.unwrap_or_else(PoisonError::into_inner) = true;
+    }
+
+    fn pass_turn(&self) {
+        *self.rebuilding() = false;
+        self.rebuilt.notify_one();
+    }
 }
 
 /// A filter being built anew; from [`KeyFilter::rebuild`]. Dropped unfinished, it changes nothing.
+/// It can go to other threads, and so be kept while a task waits for the keys.
 #[must_use = "dropped, it changes nothing"]
 pub struct Rebuild<'a, K: Hash + ?Sized, S: BuildHasher = RandomState> {
     filter: &'a KeyFilter<K, S>,
-    _turn: MutexGuard<'a, ()>,
 }
 
 impl<K: Hash + ?Sized, S: BuildHasher> Rebuild<'_, K, S> {
@@ -284,6 +300,7 @@ impl<K: Hash + ?Sized, S: BuildHasher> Rebuild<'_, K, S> {
 impl<K: Hash + ?Sized, S: BuildHasher> Drop for Rebuild<'_, K, S> {
     fn drop(&mut self) {
         let unfinished = self.filter.inner.write().next.take();
+        self.filter.inner.pass_turn();
         drop(unfinished);
     }
 }
@@ -406,6 +423,36 @@ mod tests {
             "a rebuild given up changes nothing"
         );
         assert_eq!(filter.stats().expected_keys, 2_000);
+    }
+
+    #[test]
+    fn rebuilds_take_turns_wherever_they_end() {
+        fn can_go<T: Send + Sync>(_: &T) {}
+        let filter = filter(1_000, 0.01);
+        let first = filter.rebuild(10).unwrap();
+        can_go(&first);
+        first.insert(&1);
+        thread::scope(|scope| {
+            // One of them waits for this one, and for the other.
+            let others: Vec<_> = [2, 3]
+                .map(|key| {
+                    let filter = &filter;
+                    scope.spawn(move || {
+                        let rebuild = filter.rebuild(key as usize).unwrap();
+                        rebuild.insert(&1);
+                        rebuild.insert(&key);
+                        rebuild.finish();
+                    })
+                })
+                .into();
+            scope.spawn(move || first.finish()).join().unwrap();
+            others.into_iter().for_each(|other| other.join().unwrap());
+        });
+        assert!(filter.may_contain(&1));
+        assert!([2, 3].contains(&filter.stats().expected_keys));
+        drop(filter.rebuild(7).unwrap());
+        filter.rebuild(8).unwrap().finish();
+        assert_eq!(filter.stats().expected_keys, 8);
     }
 
     #[test]

@@ -31,9 +31,13 @@ pub(crate) struct Garbage<'a, K, V> {
     listener: Option<&'a Listener<K, V>>,
     /// Usually there is one at most; it needs no allocation.
     first: Option<(K, V, Cause)>,
-    more: Vec<(K, V, Cause)>,
-    keys: Vec<K>,
-    values: Vec<V>,
+    more: Vec<Item<K, V>>,
+}
+
+enum Item<K, V> {
+    Left(K, V, Cause),
+    Key(K),
+    Value(V),
 }
 
 impl<'a, K, V> Garbage<'a, K, V> {
@@ -43,8 +47,6 @@ impl<'a, K, V> Garbage<'a, K, V> {
             listener,
             first: None,
             more: Vec::new(),
-            keys: Vec::new(),
-            values: Vec::new(),
         }
     }
 
@@ -55,7 +57,7 @@ impl<'a, K, V> Garbage<'a, K, V> {
         } else if self.first.is_none() {
             self.first = Some((key, value, cause));
         } else {
-            self.more.push((key, value, cause));
+            self.more.push(Item::Left(key, value, cause));
         }
     }
 
@@ -67,14 +69,14 @@ impl<'a, K, V> Garbage<'a, K, V> {
 
     pub(crate) fn push_key(&mut self, key: K) {
         if mem::needs_drop::<K>() {
-            self.keys.push(key);
+            self.more.push(Item::Key(key));
         }
     }
 
     /// Of what never was an entry.
     pub(crate) fn push_both(&mut self, key: K, value: V) {
         self.push_key(key);
-        self.values.push(value);
+        self.more.push(Item::Value(value));
     }
 
     /// Tells the listener of an entry that goes to somebody else.
@@ -85,25 +87,29 @@ impl<'a, K, V> Garbage<'a, K, V> {
     }
 
     fn empty(&mut self) {
-        let first = self.first.take();
-        for (key, value, cause) in first.into_iter().chain(mem::take(&mut self.more)) {
-            self.tell(&key, &value, cause);
-            survive(|| drop(key));
-            survive(|| drop(value));
+        if let Some((key, value, cause)) = self.first.take() {
+            self.drop_left(key, value, cause);
         }
-        for key in mem::take(&mut self.keys) {
-            survive(|| drop(key));
+        for item in mem::take(&mut self.more) {
+            match item {
+                Item::Left(key, value, cause) => self.drop_left(key, value, cause),
+                Item::Key(key) => survive(|| drop(key)),
+                Item::Value(value) => survive(|| drop(value)),
+            }
         }
-        for value in mem::take(&mut self.values) {
-            survive(|| drop(value));
-        }
+    }
+
+    fn drop_left(&self, key: K, value: V, cause: Cause) {
+        self.tell(&key, &value, cause);
+        survive(|| drop(key));
+        survive(|| drop(value));
     }
 }
 
 impl<K, V> Drop for Garbage<'_, K, V> {
-    #[inline]
+    #[inline(always)]
     fn drop(&mut self) {
-        if self.first.is_some() || !self.keys.is_empty() || !self.values.is_empty() {
+        if self.first.is_some() || !self.more.is_empty() {
             self.empty();
         }
     }

@@ -1,75 +1,93 @@
-//! From hashes to slots: a table of 32-bit cells, Robin Hood hashing with linear probing
-//! (Celis, Larson, Munro: "Robin Hood hashing", FOCS 1985).
+//! From hashes to slots: a table of buckets of one line of memory each, with fifteen cells of 32
+//! bits, all of which are looked at together.
 //!
-//! A cell is, from the top: the distance from where it wants to be plus one, in five bits; the
-//! low bits of its hash; its slot. Zero is an empty cell. So neither a look-up that fails nor a
-//! removal looks at entries, and four fifths of the cells may be in use.
+//! A cell is, from the top: a bit that says it is used; how far it is from where it wants to be; the
+//! low bits of its hash; its slot. What finds no cell in the bucket it wants goes to the next that
+//! has one, and is counted in those that it passed. A look-up ends at a bucket that nothing of its
+//! kind has passed, nearly always the first. A cell that becomes free is given to one that passed.
+//! So neither a look-up that fails nor a removal looks at entries.
 //!
-//! Keys that would have to go further than the distance can say, which takes many equal hashes,
-//! are in a list beside.
+//! After the F14 tables (Bronson, Shi: "Open-sourcing F14", Facebook Engineering 2019).
 
-/// How many distances there are.
-const TAIL: usize = 31;
-/// Cells from the last home on, so that no probe wraps around; whole groups.
-const REACH: usize = 32;
-/// Cells that are looked at together.
-const GROUP: usize = 4;
-const DISTANCE_SHIFT: u32 = 27;
-const ONE_FURTHER: u32 = 1 << DISTANCE_SHIFT;
-/// The most slots that cells can name.
-pub(crate) const MAX_SLOTS: usize = 1 << DISTANCE_SHIFT;
-const LEAST_HOMES: usize = 16;
+use crate::line::{Line, prefetch};
+
+/// Cells of a bucket.
+const CELLS: usize = 15;
+/// Behind them: how many slots are in later buckets because this one was full, by three bits of
+/// their hashes in four bits each.
+const PASSED: usize = 15;
+/// So many or more.
+const MANY: u32 = 15;
+/// Entries for each bucket, as many as are expected in all.
+const SIZED: usize = 12;
+/// Entries for each bucket from which on there are more buckets.
+const FULL: usize = 13;
+const USED: u32 = 1 << 31;
+/// Three buckets, or more.
+const FAR: u32 = 3 * ONE_FURTHER;
+const ONE_FURTHER: u32 = 1 << 29;
+/// The most slots that cells can name, with three bits of the hash beside.
+pub(crate) const MAX_SLOTS: usize = 1 << 26;
+const LEAST: usize = 2;
+
+const EMPTY: Line = Line([0; 16]);
+const ALL_CELLS: u32 = (1 << CELLS) - 1;
 
 /// What look-ups read comes first.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Index {
-    cells: Vec<u32>,
-    homes: u32,
+    buckets: Box<[Line]>,
+    /// How many bits of a cell are its slot.
     slot_bits: u32,
-    len: usize,
-    beside: Vec<u32>,
-    /// How many homes there are once as many entries as expected are in it.
-    expected_homes: usize,
+    len: u32,
+    /// How many buckets there are once as many entries as expected are in it.
+    expected: usize,
 }
 
 impl Index {
     /// `expected` is how many entries there will be; it may get more.
     pub(crate) fn new(expected: usize) -> Self {
         Self {
-            cells: Vec::new(),
-            homes: 0,
-            expected_homes: homes_for(expected),
+            buckets: Box::default(),
             slot_bits: 1,
             len: 0,
-            beside: Vec::new(),
+            expected: buckets_for(expected),
         }
     }
 
     pub(crate) fn expect(&mut self, entries: usize) {
-        self.expected_homes = homes_for(entries);
+        self.expected = buckets_for(entries);
     }
 
     #[inline]
     pub(crate) fn len(&self) -> usize {
-        self.len
+        self.len as usize
     }
 
-    #[inline]
+    #[inline(always)]
     fn home(&self, hash: u32) -> usize {
-        ((u64::from(hash) * u64::from(self.homes)) >> 32) as usize
+        ((u64::from(hash) * self.buckets.len() as u64) >> 32) as usize
     }
 
-    /// What a cell of this hash has above its slot, at a distance of zero.
-    #[inline]
+    #[inline(always)]
+    fn next(&self, at: usize) -> usize {
+        if at + 1 == self.buckets.len() {
+            0
+        } else {
+            at + 1
+        }
+    }
+
+    /// What a cell of this hash has above its slot: those bits that do not say its bucket.
+    #[inline(always)]
     fn mark(&self, hash: u32) -> u32 {
-        let tag_bits = DISTANCE_SHIFT - self.slot_bits;
-        (1 << tag_bits) | (hash & ((1 << tag_bits) - 1))
+        (hash << self.slot_bits) & !FAR | USED
     }
 
-    #[inline]
-    fn slot(&self, cell: u32) -> u32 {
-        cell & ((1 << self.slot_bits) - 1)
+    #[inline(always)]
+    fn slot_mask(&self) -> u32 {
+        (1 << self.slot_bits) - 1
     }
 
     /// The first slot under this hash of which `is_it` holds. It is asked of slots whose hash
@@ -77,155 +95,188 @@ impl Index {
     #[inline(always)]
     pub(crate) fn find(&self, hash: u32, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
         let home = self.home(hash);
-        let mut cells = self.cells.get(home..home + REACH)?;
-        let slots = (1_u32 << self.slot_bits) - 1;
-        let mut mark = self.mark(hash) << self.slot_bits;
-        let mut reached = 0;
-        // All of a group at once, as where in it the key is cannot be foreseen.
-        while let Some((group, rest)) = cells.split_first_chunk::<GROUP>() {
-            let [a, b, c, d] = *group;
-            let is = |cell: u32, at: u32| {
-                u32::from(cell & !slots == mark.wrapping_add(at << DISTANCE_SHIFT)) << at
-            };
-            let mut matches = is(a, 0) | is(b, 1) | is(c, 2) | is(d, 3);
-            if reached == (REACH - GROUP) as u32 {
-                // No distance says the last one.
-                matches &= (1 << (GROUP - 1)) - 1;
-            }
-            while matches != 0 {
-                let slot = group[matches.trailing_zeros() as usize % GROUP] & slots;
-                if is_it(slot) {
-                    return Some(slot);
-                }
-                matches &= matches - 1;
-            }
-            // One that wanted to be further back than this key is where it would be.
-            reached += GROUP as u32;
-            if d >> DISTANCE_SHIFT < reached || reached == REACH as u32 {
-                break;
-            }
-            mark = mark.wrapping_add((GROUP as u32) << DISTANCE_SHIFT);
-            cells = rest;
+        let bucket = self.buckets.get(home)?;
+        let found = self.find_in(bucket, hash, &mut is_it);
+        if found.is_none() && bucket.0[PASSED] & passers(hash) != 0 {
+            return self.find_further(home, hash, is_it);
         }
-        if self.beside.is_empty() {
-            return None;
+        found
+    }
+
+    #[cold]
+    fn find_further(
+        &self,
+        home: usize,
+        hash: u32,
+        mut is_it: impl FnMut(u32) -> bool,
+    ) -> Option<u32> {
+        let mut at = self.next(home);
+        // Each bucket once, even if something has passed each.
+        while at != home {
+            let bucket = &self.buckets[at];
+            let found = self.find_in(bucket, hash, &mut is_it);
+            if found.is_some() || bucket.0[PASSED] & passers(hash) == 0 {
+                return found;
+            }
+            at = self.next(at);
         }
-        self.beside.iter().copied().find(|&slot| is_it(slot))
+        None
+    }
+
+    #[inline(always)]
+    fn find_in(
+        &self,
+        bucket: &Line,
+        hash: u32,
+        is_it: &mut impl FnMut(u32) -> bool,
+    ) -> Option<u32> {
+        let slots = self.slot_mask();
+        let mut matches = bucket.matches(!(slots | FAR), self.mark(hash)) & ALL_CELLS;
+        while matches != 0 {
+            let slot = bucket.0[matches.trailing_zeros() as usize % 16] & slots;
+            if is_it(slot) {
+                return Some(slot);
+            }
+            matches &= matches - 1;
+        }
+        None
+    }
+
+    /// Has the processor fetch where a key of that hash is looked for first.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: u32) {
+        prefetch(self.buckets.as_ptr().wrapping_add(self.home(hash)));
     }
 
     /// Adds a slot that is not in it. `hash_of` says the hashes of those that are.
+    #[inline]
     pub(crate) fn insert(&mut self, hash: u32, slot: u32, hash_of: impl Fn(u32) -> u32) {
-        let full = (self.len + 1) * 5 > self.homes as usize * 4;
-        if full || slot >> self.slot_bits != 0 {
-            self.grow(full, slot, hash_of);
+        let len = self.len as usize;
+        if len >= self.buckets.len() * FULL || slot >> self.slot_bits != 0 {
+            self.grow(slot, hash_of);
         }
         self.place(hash, slot);
         self.len += 1;
     }
 
-    fn grow(&mut self, full: bool, slot: u32, hash_of: impl Fn(u32) -> u32) {
+    #[cold]
+    fn grow(&mut self, slot: u32, hash_of: impl Fn(u32) -> u32) {
         let slots: Vec<u32> = self.slots().collect();
-        if full {
-            let homes = self.homes as usize;
-            let homes = if homes < self.expected_homes {
-                (homes * 2).clamp(LEAST_HOMES, self.expected_homes)
+        let mut buckets = self.buckets.len();
+        if slots.len() >= buckets * FULL {
+            buckets = if buckets < self.expected {
+                (buckets * 2).clamp(LEAST, self.expected)
             } else {
-                homes + homes / 16 + 1
+                buckets + buckets / 16 + 1
             };
-            self.homes = homes as u32;
         }
         let most = slots.iter().copied().max().unwrap_or(0).max(slot);
         self.slot_bits = (u32::BITS - most.leading_zeros()).max(1);
-        self.cells = Vec::new();
-        self.cells = vec![0; self.homes as usize + REACH];
-        self.beside.clear();
+        self.buckets = Box::default();
+        self.buckets = vec![EMPTY; buckets].into_boxed_slice();
         for slot in slots {
             self.place(hash_of(slot), slot);
         }
     }
 
+    /// There is a cell for it: fewer are used than there are.
+    #[inline]
     fn place(&mut self, hash: u32, slot: u32) {
-        let home = self.home(hash);
-        let cell = (self.mark(hash) << self.slot_bits) | slot;
-        for distance in 0..TAIL as u32 {
-            let at = home + distance as usize;
-            if self.cells[at] >> DISTANCE_SHIFT > distance {
-                continue;
+        let mut cell = self.mark(hash) | slot;
+        let mut at = self.home(hash);
+        loop {
+            let bucket = &mut self.buckets[at];
+            let free = bucket.matches(u32::MAX, 0) & ALL_CELLS;
+            if free != 0 {
+                bucket.0[free.trailing_zeros() as usize % 16] = cell;
+                return;
             }
-            // Those from here on move one further, up to the first gap.
-            let run = self.cells[at..].iter().position(|&cell| cell == 0);
-            let Some(run) = run else { break };
-            let moved = at..at + run;
-            let last = TAIL as u32;
-            if (self.cells[moved.clone()].iter()).any(|&cell| cell >> DISTANCE_SHIFT == last) {
-                break;
+            if bucket.0[PASSED] & passers(hash) < passers(hash) {
+                bucket.0[PASSED] += passers(hash) / MANY;
             }
-            self.cells.copy_within(moved, at + 1);
-            for cell in &mut self.cells[at + 1..=at + run] {
-                *cell += ONE_FURTHER;
+            if cell & FAR < FAR {
+                cell += ONE_FURTHER;
             }
-            self.cells[at] = cell + distance * ONE_FURTHER;
-            return;
+            at = self.next(at);
         }
-        self.beside.push(slot);
     }
 
     /// Takes out a slot that is in it.
+    #[inline]
     pub(crate) fn remove(&mut self, hash: u32, slot: u32) {
-        let home = self.home(hash);
-        let found = self.cells.get(home..home + REACH).and_then(|cells| {
-            let mask = (1 << self.slot_bits) - 1;
-            let (mut cells, mut at) = (cells, 0);
-            while let Some((group, rest)) = cells.split_first_chunk::<GROUP>() {
-                let mut matches = 0_u32;
-                for (at, &cell) in group.iter().enumerate() {
-                    // An empty cell is zero, which says no slot only together with its distance.
-                    let is_match = (cell & mask == slot) & (cell != 0);
-                    matches |= u32::from(is_match) << at;
+        let cell = self.mark(hash) | slot;
+        let mut at = self.home(hash);
+        for _ in 0..self.buckets.len() {
+            let bucket = &mut self.buckets[at];
+            let matches = bucket.matches(!FAR, cell) & ALL_CELLS;
+            if matches != 0 {
+                let free = matches.trailing_zeros() as usize % 16;
+                bucket.0[free] = 0;
+                self.len -= 1;
+                if bucket.0[PASSED] != 0 {
+                    self.fill(at, free);
                 }
-                if matches != 0 {
-                    return Some(at + matches.trailing_zeros() as usize);
-                }
-                at += GROUP;
-                cells = rest;
+                return;
             }
-            None
-        });
-        if let Some(distance) = found {
-            let mut at = home + distance;
-            while let Some(&next) = self.cells.get(at + 1) {
-                if next < 2 * ONE_FURTHER {
-                    break;
-                }
-                self.cells[at] = next - ONE_FURTHER;
-                at += 1;
+            self.passes_no_more(at, hash);
+            at = self.next(at);
+        }
+    }
+
+    /// One that was counted here is here no more, or further on. Of many nobody knows when the
+    /// last one is gone.
+    fn passes_no_more(&mut self, at: usize, hash: u32) {
+        let bucket = &mut self.buckets[at];
+        if bucket.0[PASSED] & passers(hash) < passers(hash) {
+            bucket.0[PASSED] -= passers(hash) / MANY;
+        }
+    }
+
+    /// Gives a free cell to one in the next bucket that passed this one, and so on.
+    fn fill(&mut self, mut at: usize, mut free: usize) {
+        for _ in 0..self.buckets.len() {
+            let next = self.next(at);
+            let passed = |distance: u32| {
+                let distance = distance * ONE_FURTHER;
+                self.buckets[next].matches(USED | FAR, USED | distance) & ALL_CELLS
+            };
+            let matches = passed(1) | passed(2);
+            if matches == 0 {
+                return;
             }
-            self.cells[at] = 0;
-            self.len -= 1;
-        } else if let Some(at) = self.beside.iter().position(|&other| other == slot) {
-            self.beside.swap_remove(at);
-            self.len -= 1;
+            let from = matches.trailing_zeros() as usize % 16;
+            let cell = std::mem::take(&mut self.buckets[next].0[from]);
+            self.buckets[at].0[free] = cell - ONE_FURTHER;
+            self.passes_no_more(at, cell >> self.slot_bits);
+            (at, free) = (next, from);
+            if self.buckets[at].0[PASSED] == 0 {
+                return;
+            }
         }
     }
 
     fn slots(&self) -> impl Iterator<Item = u32> + '_ {
-        let cells = self.cells.iter().filter(|&&cell| cell != 0);
-        let beside = self.beside.iter().copied();
-        cells.map(|&cell| self.slot(cell)).chain(beside)
+        let cells = self.buckets.iter().flat_map(|bucket| &bucket.0[..CELLS]);
+        let used = cells.filter(|&&cell| cell != 0);
+        used.map(|&cell| cell & self.slot_mask())
     }
 
     /// Empties it, and gives its memory back.
     pub(crate) fn clear(&mut self) {
-        self.cells = Vec::new();
-        self.beside = Vec::new();
-        self.homes = 0;
-        self.len = 0;
+        self.buckets = Box::default();
         self.slot_bits = 1;
+        self.len = 0;
     }
 }
 
-fn homes_for(entries: usize) -> usize {
-    (entries.min(MAX_SLOTS) * 5 / 4 + 1).max(LEAST_HOMES)
+/// Where slots of this hash are counted: the most that can be.
+#[inline(always)]
+fn passers(hash: u32) -> u32 {
+    MANY << (4 * (hash & 7))
+}
+
+fn buckets_for(entries: usize) -> usize {
+    entries.min(MAX_SLOTS).div_ceil(SIZED).max(LEAST)
 }
 
 #[cfg(test)]
@@ -281,5 +332,25 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(1);
         let few: Vec<u32> = (0..300).map(|_| rng.u32(..4) << 30).collect();
         churn(&few, 300);
+    }
+
+    #[test]
+    fn few_are_displaced_however_many_came_and_went() {
+        let n = 12_000;
+        let mut rng = fastrand::Rng::with_seed(3);
+        let mut hashes: Vec<u32> = (0..n).map(|_| rng.u32(..)).collect();
+        let mut index = Index::new(n);
+        for (slot, &hash) in (0..).zip(&hashes) {
+            index.insert(hash, slot, |slot| hashes[slot as usize]);
+        }
+        for _ in 0..200_000 {
+            let slot = rng.usize(..n);
+            index.remove(hashes[slot], slot as u32);
+            hashes[slot] = rng.u32(..);
+            index.insert(hashes[slot], slot as u32, |slot| hashes[slot as usize]);
+        }
+        let cells = index.buckets.iter().flat_map(|bucket| &bucket.0[..CELLS]);
+        let displaced = cells.filter(|&&cell| cell & FAR != 0).count();
+        assert!(displaced * 10 < n, "{displaced}");
     }
 }

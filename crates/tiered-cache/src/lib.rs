@@ -26,6 +26,7 @@
 //! |---|---|
 //! | many ask for what is not there | one makes it; the others wait for it |
 //! | an invalidation or insertion while a value is loaded | the value goes to its callers, and is not stored |
+//! | of a tag, while a [`Reservation`] is held whose value will have it | the same, but who asks after it waits for that value too: its tags are not known before it |
 //! | the second tier is away, on a read | counted apart from misses; a `get` is an error, a `load` goes on to the loader |
 //! | on a write | the value is in memory, and the answer says so |
 //! | on an invalidation | memory is done, and the answer is an error |
@@ -63,6 +64,8 @@
 //! | `entry` | an entry in few bytes |
 //! | `history` | how often keys came lately, and which were turned away |
 //! | `index` | from hashes to slots |
+//! | `line` | a line of memory, looked at at once, and fetched ahead |
+//! | `lock` | a lock whose readers leave by a plain store |
 //! | `budget` | the bound, and how much of it is taken |
 //! | `tally` | hits and misses, counted without a shared write |
 //! | `table` | a map with hashes computed outside of locks |
@@ -84,7 +87,7 @@
 //! - `redis`: `RedisTier`, a second tier over Redis; needs Rust 1.88. Implies `tokio`.
 //! - `serde`: settings in configuration files, and `JsonCodec`.
 
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod budget;
 mod builder;
@@ -100,6 +103,8 @@ mod flight;
 mod garbage;
 mod history;
 mod index;
+mod line;
+mod lock;
 mod options;
 mod put;
 #[cfg(feature = "redis")]
@@ -110,6 +115,8 @@ mod settings;
 mod slots;
 mod state;
 mod stats;
+#[cfg(all(test, overdrive_shuttle))]
+mod storms;
 mod sync;
 mod table;
 mod tally;

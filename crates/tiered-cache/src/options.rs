@@ -6,6 +6,9 @@ use std::time::Duration;
 /// The name of a group of entries.
 pub(crate) type Tag = Arc<str>;
 
+/// Those of an entry; usually it has none.
+pub(crate) type Tags = Option<Box<[Tag]>>;
+
 /// How long an entry lives.
 ///
 /// ```

@@ -3,30 +3,42 @@
 use std::hash::{BuildHasher, Hash};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::thread;
 
+use crate::budget::Spare;
 use crate::cache::{Cache, Hashed};
 use crate::entry::Tick;
 use crate::flight::Flight;
 use crate::garbage::{Cause, Garbage};
-use crate::options::{Tag, Ttl};
+use crate::lock::WriteGuard;
+use crate::options::{Tags, Ttl};
 use crate::rejected::Rejected;
 use crate::slots::{Left, New};
-use crate::state::State;
+use crate::state::{Shard, State};
+use crate::sync::thread;
 
 /// What is to be stored.
 pub(crate) struct Value<V> {
     pub(crate) value: V,
     pub(crate) weight: u64,
     pub(crate) ttl: Ttl,
-    pub(crate) tags: Box<[Tag]>,
+    pub(crate) tags: Tags,
+}
+
+/// A value that is to be stored, and what is known of it under the lock.
+struct Coming<'a, K, V> {
+    hashed: Hashed,
+    new: New<K, V>,
+    tags: Tags,
+    has_life: bool,
+    spare: Spare<'a>,
 }
 
 /// Since when a value is on its way.
 pub(crate) enum Begun<'a, V> {
     /// It supersedes what is being made for its key.
     Now,
-    /// It was made by this flight, and is superseded if that is no longer in the table.
+    /// It was made by this flight, and is superseded if that is no longer in the table, or one of
+    /// its tags was invalidated meanwhile.
     Flight(&'a Arc<Flight<V>>),
 }
 
@@ -69,42 +81,105 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             stale,
         };
         let has_life = !ttl.is_zero();
+        let mut coming = Coming {
+            hashed,
+            new,
+            tags,
+            has_life,
+            spare: Spare::none(&self.inner.budget),
+        };
         let shard = self.shard(hashed);
-        // Weight that is taken, and not yet anybody's.
-        let mut spare = 0;
+        let mut state = shard.state.write();
+        let is_plain = matches!(begun, Begun::Now)
+            && state.flights.is_empty()
+            && has_life
+            && weight <= self.inner.budget.max();
+        if is_plain {
+            state.slots.look_ahead(hashed.key);
+            if state.slots.find(hashed.key, &coming.new.key).is_none() {
+                let spare = &mut coming.spare.weight;
+                let room = self.make_room(&mut state, weight, spare, now, garbage);
+                if room != Room::Lacking {
+                    self.settle(state, coming, room, garbage);
+                    return Put::Stored(None);
+                }
+            }
+        }
+        self.put_further(shard, state, coming, begun, garbage)
+    }
+
+    /// Stores it under a key that is not here, in room that was made for it.
+    #[inline(always)]
+    fn settle(
+        &self,
+        mut state: WriteGuard<'_, State<K, V>>,
+        coming: Coming<'_, K, V>,
+        room: Room,
+        garbage: &mut Garbage<'_, K, V>,
+    ) {
+        let Coming {
+            new,
+            tags,
+            mut spare,
+            ..
+        } = coming;
+        spare.weight -= new.weight;
+        if self.inner.timed.load(Ordering::Relaxed) {
+            if let Some(slot) = state.slots.sweep(new.now) {
+                spare.weight += state.discard(slot, Cause::Expired, garbage);
+            }
+        }
+        let hash = new.hash;
+        let slot = state.slots.insert(new, room == Room::Free);
+        state.stored(slot, hash, tags);
+        drop(state);
+    }
+
+    /// As [`put`](Self::put), whatever there is under its key, or on its way there.
+    #[inline(never)]
+    fn put_further(
+        &self,
+        shard: &Shard<K, V>,
+        state: WriteGuard<'_, State<K, V>>,
+        mut coming: Coming<'_, K, V>,
+        begun: Begun<'_, V>,
+        garbage: &mut Garbage<'_, K, V>,
+    ) -> Put<K, V> {
+        let (hashed, has_life) = (coming.hashed, coming.has_life);
+        let (weight, now) = (coming.new.weight, coming.new.now);
         let mut replaced: Option<Left<K, V>> = None;
+        let mut first = Some(state);
         loop {
-            let mut state = shard.state.write();
-            if !begun.is_current(&state, hashed, &new.key) {
+            let mut state = first.take().unwrap_or_else(|| shard.state.write());
+            if !begun.is_current(&state, hashed, &coming.new.key) || begun.is_outdated(&coming.tags)
+            {
                 drop(state);
-                self.inner.budget.give(spare);
                 garbage.push_left(replaced, Cause::Replaced);
-                garbage.push_both(new.key, new.value);
+                garbage.push_both(coming.new.key, coming.new.value);
                 return Put::Superseded;
             }
             let max = self.inner.budget.max();
-            let (live, dead) = state.find(hashed.key, &new.key, now);
+            let (live, dead) = state.find(hashed.key, &coming.new.key, now);
             if let Some(slot) = dead {
-                spare += state.discard(slot, Cause::Expired, garbage);
+                coming.spare.weight += state.discard(slot, Cause::Expired, garbage);
             }
             if !has_life || weight > max {
-                begun.end(&mut state, hashed, &new.key, garbage);
+                begun.end(&mut state, hashed, &coming.new.key, garbage);
                 state.counts.rejected += u64::from(has_life);
                 let old = live.and_then(|slot| state.detach(slot, Cause::Removed));
-                spare += old.as_ref().map_or(0, |old| old.weight);
-                self.inner.budget.give(spare);
+                coming.spare.weight += old.as_ref().map_or(0, |old| old.weight);
                 drop(state);
                 garbage.push_left(replaced, Cause::Replaced);
                 if has_life {
                     garbage.push_left(old, Cause::Removed);
                     return Put::TooHeavy(Rejected::TooHeavy {
-                        key: new.key,
-                        value: new.value,
+                        key: coming.new.key,
+                        value: coming.new.value,
                         weight,
                         max,
                     });
                 }
-                garbage.push_both(new.key, new.value);
+                garbage.push_both(coming.new.key, coming.new.value);
                 return Put::NoLife(old.map(|old| {
                     garbage.tell(&old.key, &old.value, Cause::Removed);
                     garbage.push_key(old.key);
@@ -113,12 +188,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             }
             if let Some(slot) = live {
                 let old_weight = state.slots.extra(slot).map_or(1, |extra| extra.weight);
-                let lacks = weight.saturating_sub(old_weight + spare);
+                let lacks = weight.saturating_sub(old_weight + coming.spare.weight);
                 if lacks == 0 || self.inner.budget.take(lacks) {
-                    begun.end(&mut state, hashed, &new.key, garbage);
-                    self.inner.budget.give(spare + old_weight + lacks - weight);
-                    let old = state.slots.replace(slot, new);
-                    state.stored(slot, hashed.key, tags);
+                    coming.spare.weight += lacks;
+                    begun.end(&mut state, hashed, &coming.new.key, garbage);
+                    let old = state.slots.replace(slot, coming.new);
+                    coming.spare.weight = coming.spare.weight + old_weight - weight;
+                    state.stored(slot, hashed.key, coming.tags);
                     state.counts.replaced += 1;
                     drop(state);
                     return Put::Stored(old.map(|(key, value)| {
@@ -130,27 +206,18 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 // It needs more room than the old one leaves, which goes first.
                 garbage.push_left(replaced, Cause::Replaced);
                 replaced = state.detach(slot, Cause::Replaced);
-                spare += replaced.as_ref().map_or(0, |old| old.weight);
+                coming.spare.weight += replaced.as_ref().map_or(0, |old| old.weight);
             }
-            let room = self.make_room(&mut state, weight, &mut spare, now, garbage);
+            let room = self.make_room(&mut state, weight, &mut coming.spare.weight, now, garbage);
             if room == Room::Lacking {
                 drop(state);
                 // Who waits holds nothing that another one waits for.
-                self.inner.budget.give(spare);
-                spare = self.make_room_elsewhere(weight, now, garbage);
+                coming.spare.give();
+                coming.spare.weight = self.make_room_elsewhere(hashed, weight, now, garbage);
                 continue;
             }
-            begun.end(&mut state, hashed, &new.key, garbage);
-            let mut expired = 0;
-            if self.inner.timed.load(Ordering::Relaxed) {
-                if let Some(slot) = state.slots.sweep(now) {
-                    expired = state.discard(slot, Cause::Expired, garbage);
-                }
-            }
-            self.inner.budget.give(spare + expired - weight);
-            let slot = state.slots.insert(new, room == Room::Free);
-            state.stored(slot, hashed.key, tags);
-            drop(state);
+            begun.end(&mut state, hashed, &coming.new.key, garbage);
+            self.settle(state, coming, room, garbage);
             return Put::Stored(replaced.map(|old| {
                 garbage.tell(&old.key, &old.value, Cause::Replaced);
                 garbage.push_key(old.key);
@@ -163,6 +230,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     ///
     /// A shard that has little gives none of it, nor does any give much at once: the others have as
     /// much to choose from.
+    #[inline(always)]
     fn make_room(
         &self,
         state: &mut State<K, V>,
@@ -180,6 +248,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let own = state.slots.weight();
         let alone = self.inner.shards.len() == 1 || !has_slot;
         if alone || (self.has_enough(state) && lacks <= own / 8 + 1) {
+            if lacks > 1 {
+                *spare += self.inner.budget.take_some(lacks);
+            }
             let mut evicted = false;
             while *spare < weight || (!has_slot && !evicted) {
                 let Some(freed) = state.evict(now, garbage) else {
@@ -207,7 +278,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
     /// all.
     ///
     /// One at a time: two that each had half of what they need would wait for each other.
-    fn make_room_elsewhere(&self, weight: u64, now: Tick, garbage: &mut Garbage<'_, K, V>) -> u64 {
+    fn make_room_elsewhere(
+        &self,
+        hashed: Hashed,
+        weight: u64,
+        now: Tick,
+        garbage: &mut Garbage<'_, K, V>,
+    ) -> u64 {
         let spread = self.inner.spread.lock();
         let _spread = spread.unwrap_or_else(PoisonError::into_inner);
         let shards = &self.inner.shards;
@@ -216,9 +293,12 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let mut spare = 0;
         for round in 0_u64.. {
             let before = spare;
-            for shard in shards {
-                if spare >= weight || budget.take(weight - spare) {
-                    return spare.max(weight);
+            // Not always with the same one, which would give more than the others.
+            let (before_own, from_own) = shards.split_at(self.shard_at(hashed));
+            for shard in from_own.iter().chain(before_own) {
+                spare += budget.take_some(weight.saturating_sub(spare));
+                if spare >= weight {
+                    return spare;
                 }
                 let mut state = shard.state.write();
                 if round == 0 && !self.has_enough(&state) {
@@ -232,6 +312,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                     }
                 }
                 spare += freed;
+            }
+            if spare >= weight {
+                return spare;
             }
             if weight > budget.max() {
                 break;
@@ -278,6 +361,17 @@ impl<V> Begun<'_, V> {
         }
         let current = state.flights.get(hashed.whole(), key);
         current.is_some_and(|current| Arc::ptr_eq(current, flight))
+    }
+
+    /// Whether one of its tags was invalidated since.
+    fn is_outdated(&self, tags: &Tags) -> bool {
+        match self {
+            Self::Now => false,
+            Self::Flight(flight) => {
+                let tags = tags.as_ref();
+                tags.is_some_and(|tags| flight.is_outdated(tags))
+            }
+        }
     }
 
     /// It is about to be stored: nothing else that is being made for its key will be.

@@ -5,7 +5,6 @@ use std::fmt;
 use std::future::Future;
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
-use std::thread::{self, ThreadId};
 
 use overdrive_core::unwind::survive;
 
@@ -13,6 +12,7 @@ use crate::cache::{Cache, Hashed};
 use crate::flight::{Flight, Pending};
 use crate::options::EntryOptions;
 use crate::put::{Begun, Put};
+use crate::sync::thread::{self, ThreadId};
 
 /// What [`Cache::reserve`] found.
 #[must_use = "a reservation that is dropped is given up"]
@@ -52,6 +52,10 @@ impl<K: Hash + Eq + Clone, V: Clone, S: BuildHasher> Cache<K, V, S> {
     ///
     /// A value too heavy for the cache is returned, and not stored.
     ///
+    /// It blocks its thread: on a runtime's thread use
+    /// [`get_or_insert_async`](Self::get_or_insert_async), as the value may be with a task that
+    /// needs this very thread.
+    ///
     /// # Panics
     /// With the panic of `init` or of the weigher: then one of the others runs its own. If `init`
     /// asks for the very key that it makes. Two `init`s that wait for each other's keys wait for
@@ -67,7 +71,8 @@ impl<K: Hash + Eq + Clone, V: Clone, S: BuildHasher> Cache<K, V, S> {
     /// As [`get_or_insert_with`](Self::get_or_insert_with), with an `init` that can fail.
     ///
     /// # Errors
-    /// That of this caller's own `init`; then one of the others, if there are any, runs its own.
+    /// That of this caller's own `init`; then one of the others, if there are any, runs its own, so
+    /// that an `init` that fails for all of them is run by all, one after the other.
     ///
     /// # Panics
     /// As [`get_or_insert_with`](Self::get_or_insert_with).
@@ -96,12 +101,30 @@ impl<K: Hash + Eq + Clone, V: Clone, S: BuildHasher> Cache<K, V, S> {
     /// As [`get_or_insert_with`](Self::get_or_insert_with), with a future that makes the value,
     /// polled by this caller on whatever runtime it has; the others wait without blocking.
     ///
+    /// ```
+    /// # use overdrive_tiered_cache::Cache;
+    /// # use std::{future::Future, pin::pin, task::{Context, Poll, Waker}};
+    /// # fn block_on<T>(future: impl Future<Output = T>) -> T {
+    /// #     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+    /// #         Poll::Ready(value) => value,
+    /// #         Poll::Pending => panic!("it waits for nothing"),
+    /// #     }
+    /// # }
+    /// # block_on(async {
+    /// let cache = Cache::builder().max_entries(10).build()?;
+    /// let age = cache.get_or_insert_async("ada", async || 36).await;
+    /// assert_eq!((age, cache.get("ada")), (36, Some(36)));
+    /// # Ok::<(), overdrive_tiered_cache::ConfigError>(())
+    /// # }).unwrap();
+    /// ```
+    ///
     /// # Panics
     /// As [`get_or_insert_with`](Self::get_or_insert_with), but for asking for the key that is
     /// made, which waits for ever.
     ///
     /// # Cancel safety
-    /// Dropped, it makes no value, and one of the others runs its own future.
+    /// Dropped, it makes no value, and one of the others runs its own future. Neither polled nor
+    /// dropped, it keeps the others waiting.
     pub async fn get_or_insert_async<F: Future<Output = V>>(
         &self,
         key: K,
@@ -168,15 +191,6 @@ impl<K: Hash + Eq + Clone, V: Clone, S: BuildHasher> Cache<K, V, S> {
         }
     }
 
-    fn reservation(&self, hashed: Hashed, key: K, flight: Arc<Flight<V>>) -> Reservation<K, V, S> {
-        Reservation {
-            cache: self.clone(),
-            hashed,
-            key: Some(key),
-            flight,
-        }
-    }
-
     fn begin(&self, hashed: Hashed, key: &K, maker: Option<ThreadId>) -> Begin<V> {
         let now = self.now();
         let found = self.get_hashed(hashed, key, now, |value, is_stale| (value, is_stale));
@@ -215,6 +229,23 @@ impl<K: Hash + Eq + Clone, V: Clone, S: BuildHasher> Cache<K, V, S> {
     }
 }
 
+impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
+    /// Of a flight that is in the table.
+    pub(crate) fn reservation(
+        &self,
+        hashed: Hashed,
+        key: K,
+        flight: Arc<Flight<V>>,
+    ) -> Reservation<K, V, S> {
+        Reservation {
+            cache: self.clone(),
+            hashed,
+            key: Some(key),
+            flight,
+        }
+    }
+}
+
 impl<K: Hash + Eq, V: Clone, S: BuildHasher> Reservation<K, V, S> {
     /// Stores the value, unless an insertion or a removal came meanwhile, and gives it to all who
     /// wait for it and back.
@@ -222,28 +253,36 @@ impl<K: Hash + Eq, V: Clone, S: BuildHasher> Reservation<K, V, S> {
         self.insert_with(value, EntryOptions::new())
     }
 
-    /// As [`insert`](Self::insert), with a life and tags of its own.
+    /// As [`insert`](Self::insert), with a life and tags of its own. If one of these tags was
+    /// invalidated since the reservation, the value is returned, and not stored.
     ///
     /// # Panics
     /// If the weigher does; it is given up then.
     pub fn insert_with(mut self, value: V, options: EntryOptions) -> V {
+        // What has to go is told and dropped after those who wait have heard.
+        let mut garbage = self.cache.garbage();
+        let mut old = None;
         if let Some(key) = &self.key {
             let stored = self.cache.value(key, value.clone(), options);
             if let Some(key) = self.key.take() {
-                let mut garbage = self.cache.garbage();
                 let begun = Begun::Flight(&self.flight);
                 let put = self
                     .cache
                     .put(self.hashed, key, stored, begun, &mut garbage);
-                if let Put::TooHeavy(rejected) = put {
-                    let (key, value) = rejected.into_inner();
-                    garbage.push_both(key, value);
+                match put {
+                    Put::Stored(replaced) | Put::NoLife(replaced) => old = replaced,
+                    Put::TooHeavy(rejected) => {
+                        let (key, value) = rejected.into_inner();
+                        garbage.push_both(key, value);
+                    }
+                    Put::Superseded => {}
                 }
             }
         }
         if Arc::strong_count(&self.flight) > 1 {
             self.flight.made(value.clone());
         }
+        survive(|| drop(old));
         value
     }
 

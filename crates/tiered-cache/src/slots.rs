@@ -15,6 +15,7 @@ use std::borrow::Borrow;
 use crate::entry::{END, Entry, Extra, Queue, Region, Slot, Tick};
 use crate::history::History;
 use crate::index::{Index, MAX_SLOTS};
+use crate::line::prefetch;
 
 /// The part of the weight that the window has.
 pub(crate) const WINDOW: u64 = 16;
@@ -115,7 +116,7 @@ impl<K, V> Slots<K, V> {
         let mut found = None;
         self.index
             .find(hash, |slot| match &self.slots[slot as usize] {
-                Slot::Used(entry) if entry.hash == hash && entry.key.borrow() == key => {
+                Slot::Used(entry) if entry.key.borrow() == key => {
                     found = Some((slot, entry));
                     true
                 }
@@ -128,6 +129,38 @@ impl<K, V> Slots<K, V> {
         self.slots.get(slot as usize)?.entry()
     }
 
+    /// Has the processor fetch what an insertion of this hash will touch.
+    #[inline]
+    pub(crate) fn look_ahead(&self, hash: u32) {
+        self.history.prefetch(hash);
+    }
+
+    /// Has it fetch what the next insertion will touch: of those who will be judged then their
+    /// index and history, and whoever comes after them. They themselves were fetched by the
+    /// insertion before.
+    #[inline]
+    fn look_at_next(&self) {
+        if let Some(entry) = self.entry(self.window.first) {
+            self.index.prefetch(entry.hash);
+            self.history.prefetch(entry.hash);
+            self.prefetch(entry.next);
+        }
+        if let Some(entry) = self.entry(self.main.first) {
+            self.history.prefetch(entry.hash);
+            self.prefetch(entry.next);
+        }
+    }
+
+    #[inline]
+    fn prefetch(&self, slot: u32) {
+        prefetch(self.slots.as_ptr().wrapping_add(slot as usize));
+    }
+
+    #[inline]
+    pub(crate) fn has_extras(&self) -> bool {
+        self.has_extras
+    }
+
     #[inline]
     pub(crate) fn extra(&self, slot: u32) -> Option<&Extra> {
         if !self.has_extras {
@@ -138,14 +171,26 @@ impl<K, V> Slots<K, V> {
 
     #[inline]
     pub(crate) fn is_live(&self, slot: u32, entry: &Entry<K, V>, now: Tick) -> bool {
-        let is_before = |end: Tick| now < end || end == Tick::NEVER;
-        let idle = || {
-            let extra = self.extra(slot)?;
-            Some(extra.used().plus(self.idle?))
-        };
-        is_before(entry.end()) && idle().is_none_or(is_before)
+        now.is_before(entry.end()) && !(self.has_extras && self.is_idle(slot, now))
     }
 
+    /// Notes when it was used last: whether a new value is wanted.
+    #[cold]
+    pub(crate) fn touch_extra(&self, slot: u32, now: Tick) -> bool {
+        let Some(extra) = self.extras.get(slot as usize) else {
+            return false;
+        };
+        extra.touch(now);
+        extra.stale <= now
+    }
+
+    #[cold]
+    fn is_idle(&self, slot: u32, now: Tick) -> bool {
+        let extra = self.extras.get(slot as usize).zip(self.idle);
+        extra.is_some_and(|(extra, idle)| !now.is_before(extra.used().plus(idle)))
+    }
+
+    #[inline(always)]
     fn weight_of(&self, slot: u32) -> u64 {
         self.extra(slot).map_or(1, |extra| extra.weight)
     }
@@ -183,6 +228,7 @@ impl<K, V> Slots<K, V> {
     }
 
     /// Stores it under a key that is not here. `settle`: nothing had to go for it.
+    #[inline(always)]
     pub(crate) fn insert(&mut self, new: New<K, V>, settle: bool) -> u32 {
         self.history.fit(self.len() + 1);
         let returns = self.history.arrive(new.hash);
@@ -209,17 +255,26 @@ impl<K, V> Slots<K, V> {
         let hash_of = |slot: u32| slots[slot as usize].entry().map_or(0, |entry| entry.hash);
         self.index.insert(new.hash, slot, hash_of);
         self.push(Region::Window, slot, new.weight);
-        while settle && self.window.weight > self.window_max {
+        if settle {
+            self.settle();
+        }
+        self.look_at_next();
+        slot
+    }
+
+    #[inline(never)]
+    fn settle(&mut self) {
+        while self.window.weight > self.window_max {
             let Some(slot) = self.front(Region::Window) else {
                 break;
             };
             self.note_uses(slot);
             self.promote(slot);
         }
-        slot
     }
 
     /// Makes room for another slot, with little to spare once it has come to what is expected.
+    #[inline(never)]
     fn grow(&mut self) {
         let len = self.slots.len();
         if len < self.slots.capacity() {
@@ -255,71 +310,75 @@ impl<K, V> Slots<K, V> {
     }
 
     /// Chooses an entry that goes, the least useful one, and takes it out.
+    #[inline(always)]
     pub(crate) fn evict(&mut self, now: Tick) -> Option<(Left<K, V>, bool)> {
         loop {
             if self.window.weight < self.window_max || self.window.weight == 0 {
-                if let Some((victim, is_live)) = self.victim(now) {
+                if let Some((victim, _, is_live)) = self.victim(now) {
                     return self.take_first(Region::Main, victim, is_live);
                 }
             }
             let candidate = self.front(Region::Window)?;
-            if !self.is_live_at(candidate, now) {
+            let entry = self.entry(candidate)?;
+            let hash = entry.hash;
+            if !self.is_live(candidate, entry, now) {
                 return self.take_first(Region::Window, candidate, false);
             }
-            let (hash, used) = self.note_uses(candidate);
-            let Some((victim, is_live)) = self.victim(now) else {
+            let used = self.note_uses(candidate);
+            let Some((victim, other, is_live)) = self.victim(now) else {
                 if self.len() == 1 {
                     return self.take_first(Region::Window, candidate, true);
                 }
                 self.promote(candidate);
                 continue;
             };
-            if used || !is_live || self.is_better(hash, victim) {
+            if used || !is_live || self.history.prefers(hash, other) {
                 self.promote(candidate);
                 return self.take_first(Region::Main, victim, is_live);
             }
-            self.history.note(hash);
             return self.take_first(Region::Window, candidate, true);
         }
     }
 
-    fn is_better(&self, candidate: u32, victim: u32) -> bool {
-        let victim = self.entry(victim).map_or(0, |victim| victim.hash);
-        self.history.frequency(candidate) > self.history.frequency(victim).max(1)
-    }
-
-    fn is_live_at(&self, slot: u32, now: Tick) -> bool {
-        self.entry(slot)
-            .is_some_and(|entry| self.is_live(slot, entry, now))
-    }
-
-    /// Moves the hand to the next entry that was not used since, or has expired: whether it is
-    /// live.
-    fn victim(&mut self, now: Tick) -> Option<(u32, bool)> {
+    /// Moves the hand to the next entry that was not used since, or has expired: its slot, its
+    /// hash, and whether it is live.
+    #[inline(always)]
+    fn victim(&mut self, now: Tick) -> Option<(u32, u32, bool)> {
         loop {
             let slot = self.front(Region::Main)?;
-            if !self.is_live_at(slot, now) {
-                return Some((slot, false));
+            let entry = self.entry(slot)?;
+            let (hash, is_live) = (entry.hash, self.is_live(slot, entry, now));
+            if !is_live || !self.take_use(slot) {
+                return Some((slot, hash, is_live));
             }
-            let entry = self.slots[slot as usize].entry_mut()?;
-            if !entry.take_use() {
-                return Some((slot, true));
-            }
-            self.history.count(entry.hash, 1);
-            let weight = self.weight_of(slot);
-            self.pop(Region::Main, weight);
-            self.push(Region::Main, slot, weight);
+            self.go_round(slot, hash);
         }
     }
 
-    /// Its hash, and whether it was used since it came.
-    fn note_uses(&mut self, slot: u32) -> (u32, bool) {
+    #[inline(always)]
+    fn take_use(&mut self, slot: u32) -> bool {
+        let entry = self.slots[slot as usize].entry_mut();
+        entry.is_some_and(Entry::take_use)
+    }
+
+    fn go_round(&mut self, slot: u32, hash: u32) {
+        self.history.count(hash, 1);
+        let weight = self.weight_of(slot);
+        self.pop(Region::Main, weight);
+        self.push(Region::Main, slot, weight);
+    }
+
+    /// Whether it was used since it came.
+    #[inline(always)]
+    fn note_uses(&mut self, slot: u32) -> bool {
         let Some(entry) = self.slots[slot as usize].entry_mut() else {
-            return (0, false);
+            return false;
         };
         let (hash, uses) = (entry.hash, entry.take_uses());
-        self.history.count(hash, uses);
-        (hash, uses > 0)
+        if uses > 0 {
+            self.history.count(hash, uses);
+        }
+        uses > 0
     }
 
     /// From the front of the window to the end of the main queue.
@@ -330,6 +389,7 @@ impl<K, V> Slots<K, V> {
     }
 
     /// Takes out the entry at the front of a queue, whose slot is free then.
+    #[inline(always)]
     fn take_first(&mut self, queue: Region, slot: u32, live: bool) -> Option<(Left<K, V>, bool)> {
         let weight = self.weight_of(slot);
         self.pop(queue, weight);
@@ -392,6 +452,7 @@ impl<K, V> Slots<K, V> {
 
 /// The queues.
 impl<K, V> Slots<K, V> {
+    #[inline(always)]
     fn queue(&mut self, region: Region) -> &mut Queue {
         match region {
             Region::Window => &mut self.window,
@@ -399,6 +460,7 @@ impl<K, V> Slots<K, V> {
         }
     }
 
+    #[inline(always)]
     fn push(&mut self, region: Region, slot: u32, weight: u64) {
         let queue = self.queue(region);
         let last = std::mem::replace(&mut queue.last, slot);
@@ -417,6 +479,7 @@ impl<K, V> Slots<K, V> {
     }
 
     /// Takes the entry at the front out of the queue.
+    #[inline(always)]
     fn pop(&mut self, region: Region, weight: u64) {
         let first = self.queue(region).first;
         let next = self.entry(first).map_or(END, |entry| entry.next);
@@ -429,7 +492,17 @@ impl<K, V> Slots<K, V> {
     }
 
     /// The entry at the front; holes before it are freed.
+    #[inline(always)]
     fn front(&mut self, region: Region) -> Option<u32> {
+        let first = self.queue(region).first;
+        match self.slots.get(first as usize)? {
+            Slot::Used(_) => Some(first),
+            _ => self.free_to_front(region),
+        }
+    }
+
+    #[cold]
+    fn free_to_front(&mut self, region: Region) -> Option<u32> {
         loop {
             let first = self.queue(region).first;
             match *self.slots.get(first as usize)? {

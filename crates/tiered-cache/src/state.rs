@@ -7,10 +7,10 @@ use std::sync::Arc;
 use crate::entry::Tick;
 use crate::flight::Flight;
 use crate::garbage::{Cause, Garbage};
-use crate::options::Tag;
+use crate::lock::Lock;
+use crate::options::{self, Tag};
 use crate::slots::{Left, Share, Slots};
 use crate::stats::Counts;
-use crate::sync::Lock;
 use crate::table::Table;
 
 /// A part of a cache. No two share a line of memory, nor the line beside it.
@@ -41,13 +41,14 @@ struct Tags {
 
 impl Tags {
     #[inline]
-    fn set(&mut self, slot: u32, tags: Box<[Tag]>) {
+    fn set(&mut self, slot: u32, tags: options::Tags) {
         self.forget(slot);
-        if !tags.is_empty() {
+        if let Some(tags) = tags {
             self.note(slot, tags);
         }
     }
 
+    #[cold]
     fn note(&mut self, slot: u32, tags: Box<[Tag]>) {
         for tag in &tags {
             self.slots.entry(tag.clone()).or_default().insert(slot);
@@ -62,6 +63,7 @@ impl Tags {
         }
     }
 
+    #[cold]
     fn take_out(&mut self, slot: u32) {
         for tag in self.of.remove(&slot).unwrap_or_default() {
             if let Some(slots) = self.slots.get_mut(&tag) {
@@ -99,16 +101,17 @@ impl Watches {
         self.next
     }
 
-    /// The hashes of what was stored since.
+    /// The slots of what was stored since.
     pub(crate) fn end(&mut self, id: u64) -> HashSet<u32> {
         let at = self.watches.iter().position(|watch| watch.id == id);
         at.map_or_else(HashSet::new, |at| self.watches.swap_remove(at).changed)
     }
 
-    pub(crate) fn note(&mut self, hash: u32) {
+    #[inline]
+    fn note(&mut self, slot: u32, hash: u32) {
         for watch in &mut self.watches {
             if watch.hash.is_none_or(|of| of == hash) {
-                watch.changed.insert(hash);
+                watch.changed.insert(slot);
             }
         }
     }
@@ -132,20 +135,22 @@ impl<K, V> Shard<K, V> {
 
 impl<K, V> State<K, V> {
     /// A value has just been stored at a slot.
-    pub(crate) fn stored(&mut self, slot: u32, hash: u32, tags: Box<[Tag]>) {
+    #[inline(always)]
+    pub(crate) fn stored(&mut self, slot: u32, hash: u32, tags: options::Tags) {
         self.tags.set(slot, tags);
-        self.watches.note(hash);
+        self.watches.note(slot, hash);
         self.counts.inserted += 1;
     }
 
     /// The value of an entry has just been changed.
-    pub(crate) fn changed(&mut self, hash: u32) {
-        self.watches.note(hash);
+    pub(crate) fn changed(&mut self, slot: u32, hash: u32) {
+        self.watches.note(slot, hash);
         self.counts.inserted += 1;
         self.counts.replaced += 1;
     }
 
     /// An entry is out of its slot: settles what else knows of it. What it weighed.
+    #[inline(always)]
     pub(crate) fn gone(&mut self, slot: u32, cause: Cause) {
         self.tags.forget(slot);
         let count = match cause {
@@ -158,6 +163,7 @@ impl<K, V> State<K, V> {
     }
 
     /// Evicts one. What it weighed.
+    #[inline(never)]
     pub(crate) fn evict(&mut self, now: Tick, garbage: &mut Garbage<'_, K, V>) -> Option<u64> {
         let (left, is_live) = self.slots.evict(now)?;
         let cause = if is_live {
@@ -190,12 +196,16 @@ impl<K, V> State<K, V> {
         })
     }
 
-    /// Takes the tagged out. How many, and what they weighed.
+    /// Takes the tagged out. How many, and what they weighed. What is being made will not be stored
+    /// under this tag.
     pub(crate) fn discard_tagged(
         &mut self,
         tag: &str,
         garbage: &mut Garbage<'_, K, V>,
     ) -> (usize, u64) {
+        for flight in self.flights.values() {
+            flight.outdate(tag);
+        }
         if self.tags.of.is_empty() {
             return (0, 0);
         }
@@ -213,6 +223,12 @@ impl<K, V> State<K, V> {
             garbage.push(key, value, Cause::Removed);
         }
         weight
+    }
+
+    /// The tags of an entry.
+    pub(crate) fn tags(&self, slot: u32) -> Vec<Tag> {
+        let tags = self.tags.of.get(&slot);
+        tags.map_or_else(Vec::new, |tags| tags.to_vec())
     }
 
     /// The slot of a live entry, and that of one whose time is over.

@@ -26,9 +26,9 @@ impl Counts {
     }
 }
 
-/// A cache's figures, from [`Cache::stats`](crate::Cache::stats), as of one moment.
+/// A cache's figures, from [`Cache::stats`](crate::Cache::stats), each shard's as of one moment.
 ///
-/// `inserted = entries + replaced + evicted + expired + removed`.
+/// Always `inserted = entries + replaced + evicted + expired + removed`.
 ///
 /// ```
 /// # use overdrive_tiered_cache::Cache;

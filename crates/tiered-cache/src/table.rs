@@ -16,6 +16,12 @@ impl<K, T> Default for Table<K, T> {
     }
 }
 
+impl<K, T> Table<K, T> {
+    pub(crate) fn values(&self) -> impl Iterator<Item = &T> {
+        self.rows.iter().map(|(_, _, value)| value)
+    }
+}
+
 impl<K: Eq, T> Table<K, T> {
     pub(crate) fn get<Q>(&self, hash: u64, key: &Q) -> Option<&T>
     where

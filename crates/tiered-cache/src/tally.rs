@@ -2,8 +2,6 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use overdrive_core::thread_slot;
-
 /// Threads with counters of their own; there are seldom more that live at once.
 const OWN: usize = 32;
 
@@ -14,7 +12,7 @@ struct Counters {
     misses: AtomicU64,
 }
 
-/// The counters of each thread, by its dense id, written by nobody else; and those of all others.
+/// The counters of each thread, by its id of `thread_slot`, written by nobody else; and those of all others.
 /// An id is given on only after its last holder has ended, so no count is lost.
 #[derive(Debug)]
 pub(crate) struct Tally {
@@ -31,23 +29,19 @@ impl Tally {
     }
 
     #[inline]
-    pub(crate) fn hit(&self) {
-        self.add(|counters| &counters.hits);
+    pub(crate) fn hit(&self, id: u32) {
+        self.add(id, |counters| &counters.hits);
     }
 
     #[inline]
-    pub(crate) fn miss(&self) {
-        self.add(|counters| &counters.misses);
+    pub(crate) fn miss(&self, id: u32) {
+        self.add(id, |counters| &counters.misses);
     }
 
     #[inline]
-    fn add(&self, counter: impl Fn(&Counters) -> &AtomicU64) {
-        let mut id = thread_slot::current();
-        if id == thread_slot::UNREGISTERED {
-            id = thread_slot::register();
-        }
+    fn add(&self, id: u32, counter: impl Fn(&Counters) -> &AtomicU64) {
         // Ids begin with one; that of a thread that ends is too large.
-        if let Some(own) = self.own.get(id as usize - 1) {
+        if let Some(own) = self.own.get((id as usize).wrapping_sub(1)) {
             let own = counter(own);
             own.store(own.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         } else {
@@ -69,6 +63,8 @@ impl Tally {
 mod tests {
     use std::thread;
 
+    use overdrive_core::thread_slot;
+
     use super::*;
 
     #[test]
@@ -77,11 +73,11 @@ mod tests {
         for _ in 0..3 {
             thread::scope(|scope| {
                 for _ in 0..OWN + 8 {
-                    scope.spawn(|| (0..1_000).for_each(|_| tally.hit()));
+                    scope.spawn(|| (0..1_000).for_each(|_| tally.hit(thread_slot::register())));
                 }
             });
         }
-        tally.miss();
+        tally.miss(thread_slot::register());
         assert_eq!(tally.sums(), (3_000 * (OWN as u64 + 8), 1));
     }
 }

@@ -208,3 +208,20 @@ fn bad_shard_counts_and_refresh_times_are_refused() {
         assert!(one_for_each.len() <= 10);
     }
 }
+
+#[test]
+fn a_heavy_entry_takes_what_is_free_before_others_go() {
+    for shards in [1, 4] {
+        let cache = Cache::builder()
+            .max_weight(100)
+            .shards(shards)
+            .weigher(|_: &u32, weight: &u64| *weight)
+            .build()
+            .unwrap();
+        for key in 0..50 {
+            cache.insert(key, 1).unwrap();
+        }
+        cache.insert(100, 60).unwrap();
+        assert_eq!((cache.len(), cache.weight()), (41, 100), "{shards} shards");
+    }
+}

@@ -339,7 +339,7 @@ fn run(setup: Setup, ops: &[Op]) {
                     entry.used = now;
                     (entry.id, entry.weight) = (id, weight.max(1));
                     if !cache.contains_key(&key) {
-                        assert!(spec.weight() > spec.setup.max_weight, "{op:?}");
+                        assert!(weight > spec.setup.max_weight, "{op:?}");
                         spec.take(key);
                     }
                 }

@@ -145,7 +145,9 @@ impl<T, R, E> Shared<T, R, E> {
             Gather::Immediate => return Ok(Reason::Idle),
             Gather::Tick | Gather::Adaptive if ready == Ready::Called => return Err(Unripe::Tick),
             Gather::Tick => return Ok(Reason::Idle),
-            Gather::Adaptive => state.pace.linger(live, max_wait),
+            Gather::Adaptive => {
+                now.map_or(Duration::ZERO, |now| state.pace.linger(live, now, max_wait))
+            }
             Gather::Announced if state.announced > 0 => max_wait,
             Gather::Linger { min_size } if live < min_size => max_wait,
             Gather::Announced | Gather::Linger { .. } => Duration::ZERO,

@@ -7,7 +7,7 @@ use loom::sync::atomic::AtomicU64;
 use loom::thread;
 use overdrive_core::clock::ManualClock;
 
-use super::fails_without;
+use super::{bounded, fails_without};
 use crate::sync::{Mutant, Ordering};
 use crate::{Carry, Quota, RateLimiter};
 
@@ -113,10 +113,8 @@ fn change() {
 
 #[test]
 fn loom_a_change_of_quota_is_seen_whole() {
-    // Each word of the quota can be switched at: with more, it does not end in minutes.
-    let mut model = loom::model::Builder::new();
-    model.preemption_bound = model.preemption_bound.map(|bound| bound.min(2));
-    model.check(change);
+    // Each word of the quota can be switched at.
+    bounded(2, change);
 }
 
 #[test]

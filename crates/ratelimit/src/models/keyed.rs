@@ -1,12 +1,12 @@
 //! The table of keys, with two slots in which all keys may lie: who puts a key in, charges it, and
-//! takes its slot when it owes nothing.
+//! takes its slot when it owes nothing. And a third part of one slot, for whom these are taken.
 
 use std::time::Duration;
 
 use loom::thread;
 use overdrive_core::clock::ManualClock;
 
-use super::fails_without;
+use super::{bounded, fails_without};
 use crate::sync::Mutant;
 use crate::{Carry, KeyedLimiter, OnFull, Quota};
 
@@ -37,8 +37,12 @@ impl std::hash::BuildHasher for Plain {
 }
 
 fn limiter(burst: u64, clock: &ManualClock) -> Limiter {
+    limiter_of(2, burst, clock)
+}
+
+fn limiter_of(slots: usize, burst: u64, clock: &ManualClock) -> Limiter {
     let quota = Quota::per_hour(2).burst(burst);
-    let builder = KeyedLimiter::builder().quota(quota).capacity(2);
+    let builder = KeyedLimiter::builder().quota(quota).capacity(slots);
     let builder = builder.on_full(OnFull::Deny).hasher(Plain);
     builder.clock(clock.clone()).build().unwrap()
 }
@@ -146,4 +150,66 @@ fn loom_a_slot_has_one_owner() {
 #[test]
 fn loom_control_a_charge_must_look_at_the_tag_again() {
     fails_without(Mutant::TrustTheTag, claim);
+}
+
+/// Two slots that are taken, and key 5 in the third part, with one token.
+fn spilled() -> Limiter {
+    let limiter = limiter_of(3, 2, &ManualClock::new());
+    for (key, n) in [(77, 2), (6, 2), (5, 1)] {
+        limiter.check_n(&key, n).unwrap();
+    }
+    limiter
+}
+
+/// A place becomes free in the parts that are looked at first, while two charge a key in the third.
+fn spill() {
+    let limiter = spilled();
+    let (other, third) = (limiter.clone(), limiter.clone());
+    let frees = thread::spawn(move || assert!(third.reset(&77)));
+    let thread = thread::spawn(move || other.check(&5).is_ok());
+    let mine = limiter.check(&5).is_ok();
+    let its = thread.join().unwrap();
+    frees.join().unwrap();
+    assert!(mine != its, "one token, in one slot");
+    assert_eq!(limiter.snapshot(&5).remaining, 0);
+    assert_eq!(limiter.stats().keys, 2);
+}
+
+#[test]
+fn loom_a_key_of_the_third_part_has_no_second_place() {
+    loom::model(spill);
+}
+
+#[test]
+fn loom_control_who_enters_looks_in_the_third_part() {
+    fails_without(Mutant::SeekInTwo, spill);
+}
+
+/// Key 5 in the third part owes nothing, and another key takes its slot, as the others are taken. It
+/// comes back meanwhile, twice, and one of the others becomes free.
+fn respill() {
+    let limiter = spilled();
+    assert!(limiter.reset(&5));
+    let (one, two, three) = (limiter.clone(), limiter.clone(), limiter.clone());
+    let claims = thread::spawn(move || {
+        let _any = one.check(&28);
+    });
+    let thread = thread::spawn(move || two.check_n(&5, 2).is_ok());
+    let other = thread::spawn(move || {
+        let _owed = three.reset(&77);
+        three.check_n(&5, 2).is_ok()
+    });
+    claims.join().unwrap();
+    let both = thread.join().unwrap() && other.join().unwrap();
+    assert!(!both, "two bursts of one key at one moment");
+}
+
+#[test]
+fn loom_a_slot_of_the_third_part_that_is_given_back_is_not_doubled() {
+    bounded(3, respill);
+}
+
+#[test]
+fn loom_control_who_enters_waits_for_a_slot_of_the_third_part() {
+    fails_without(Mutant::PassTheBusy, respill);
 }

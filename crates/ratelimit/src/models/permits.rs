@@ -1,42 +1,17 @@
 //! Permits: those that come back against those who wait, give up, or raise the limit.
 
 use std::future::Future;
-use std::mem::ManuallyDrop;
-use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
+use std::pin::pin;
+use std::task::{Context, Waker};
 
-use loom::sync::Notify;
 use loom::thread;
 
-use super::fails_without;
+use super::{block_on, fails_without};
 use crate::sync::Mutant;
 use crate::{ConcurrencyLimit, Permit};
 
-struct Bell(Notify);
-
-impl Wake for Bell {
-    fn wake(self: Arc<Self>) {
-        self.0.notify();
-    }
-}
-
-/// Loom reports a wait that nobody ends.
 fn acquire(limit: &ConcurrencyLimit) -> Permit<'_> {
-    let bell = Arc::new(Bell(Notify::new()));
-    let waker = Waker::from(Arc::clone(&bell));
-    let mut context = Context::from_waker(&waker);
-    // Not dropped when a model fails here: loom is not to be asked any more then.
-    let mut acquire = ManuallyDrop::new(limit.acquire());
-    loop {
-        match Pin::new(&mut *acquire).poll(&mut context) {
-            Poll::Ready(permit) => {
-                drop(ManuallyDrop::into_inner(acquire));
-                return permit.unwrap();
-            }
-            Poll::Pending => bell.0.wait(),
-        }
-    }
+    block_on(limit.acquire()).unwrap()
 }
 
 fn limit() -> ConcurrencyLimit {
@@ -116,15 +91,7 @@ fn drain() {
     let limit = limit();
     let held = limit.try_acquire().unwrap().into_owned();
     let thread = thread::spawn(move || drop(held));
-    let bell = Arc::new(Bell(Notify::new()));
-    let waker = Waker::from(Arc::clone(&bell));
-    let mut context = Context::from_waker(&waker);
-    {
-        let mut idle = pin!(crate::drain::Idle::new(&limit));
-        while idle.as_mut().poll(&mut context).is_pending() {
-            bell.0.wait();
-        }
-    }
+    block_on(crate::drain::Idle::new(&limit));
     thread.join().unwrap();
     at_rest(&limit);
 }

@@ -8,6 +8,7 @@ use overdrive_core::ConfigError;
 use overdrive_remote::Remote;
 
 use crate::quota::Quota;
+use crate::redis::key::Keys;
 use crate::redis::limiter::{Counts, Inner, RemoteLimiter};
 use crate::redis::script::Scripts;
 use crate::redis::share::Fallback;
@@ -119,6 +120,7 @@ impl RemoteLimiterBuilder {
         validate_wait("timeout", self.timeout)?;
         let inner = Inner {
             fallback: Fallback::new(self.on_failure, quota, self.local_capacity)?,
+            keys: Keys::new(&self.remote, &self.name),
             remote: self.remote,
             name: self.name,
             quota,

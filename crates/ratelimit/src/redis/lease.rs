@@ -9,18 +9,20 @@
 //!   those who wait, and what was on its way back counts as lost, as it may have arrived.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::future::Future;
+use std::sync::atomic::AtomicU64 as Figure;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use overdrive_core::{Deadline, Timestamp};
 use overdrive_remote::RemoteError;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify as Announcement, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use crate::redis::limiter::Inner;
 use crate::redis::script::Answer;
 use crate::redis::units::Units;
+use crate::sync::{AtomicBool, AtomicU64, Mutant, Mutex, MutexGuard, Notify, Ordering, removed};
 
 /// So long after it was handed over a token can be spent, or after the idle time if that is longer.
 const GRACE: Duration = Duration::from_millis(100);
@@ -45,12 +47,12 @@ pub(crate) struct Store {
     pub(crate) running: AtomicBool,
     pub(crate) ending: AtomicBool,
     /// The keeper has ended and gives nothing more out.
-    pub(crate) ended: Notify,
+    pub(crate) ended: Announcement,
     queue: Mutex<VecDeque<Waiter>>,
-    pub(crate) trips: AtomicU64,
-    pub(crate) leased: AtomicU64,
-    pub(crate) returned: AtomicU64,
-    pub(crate) lost: AtomicU64,
+    pub(crate) trips: Figure,
+    pub(crate) leased: Figure,
+    pub(crate) returned: Figure,
+    pub(crate) lost: Figure,
 }
 
 pub(crate) struct Waiter {
@@ -89,9 +91,15 @@ impl Handed {
     fn end(&mut self, goes: impl FnOnce(&Store, u64)) {
         let n = std::mem::take(&mut self.n);
         if n > 0 {
-            goes(&self.store, n);
-            // After it: the keeper ends once nothing is left.
-            self.store.handed.fetch_sub(n, Ordering::AcqRel);
+            let looked_at = || self.store.handed.fetch_sub(n, Ordering::AcqRel);
+            if removed(Mutant::CountEarly) {
+                looked_at();
+                goes(&self.store, n);
+            } else {
+                goes(&self.store, n);
+                // After it: the keeper ends once nothing is left.
+                looked_at();
+            }
             self.store.work.notify_one();
         }
     }
@@ -132,17 +140,17 @@ impl Store {
             cap,
             keeps: idle.max(GRACE),
             denied_until: AtomicU64::new(0),
-            denial: Mutex::default(),
+            denial: Mutex::new(None),
             wanted: AtomicBool::new(false),
             work: Notify::new(),
             running: AtomicBool::new(false),
             ending: AtomicBool::new(false),
-            ended: Notify::new(),
-            queue: Mutex::default(),
-            trips: AtomicU64::new(0),
-            leased: AtomicU64::new(0),
-            returned: AtomicU64::new(0),
-            lost: AtomicU64::new(0),
+            ended: Announcement::new(),
+            queue: Mutex::new(VecDeque::new()),
+            trips: Figure::new(0),
+            leased: Figure::new(0),
+            returned: Figure::new(0),
+            lost: Figure::new(0),
         }
     }
 
@@ -163,6 +171,11 @@ impl Store {
 
     /// What is left once `n` are spent, if they are there.
     pub(crate) fn spend(&self, n: u64) -> Option<u64> {
+        if removed(Mutant::SpendBlindly) {
+            let left = self.held().checked_sub(n)?;
+            self.held.store(left, Ordering::Release);
+            return Some(left);
+        }
         let spent = self
             .held
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |held| {
@@ -171,7 +184,7 @@ impl Store {
         spent.ok().map(|before| before - n)
     }
 
-    fn put(&self, n: u64) {
+    pub(crate) fn put(&self, n: u64) {
         let mut over = 0;
         let _always = self
             .held
@@ -222,7 +235,7 @@ impl Store {
     }
 
     /// Serves those who wait from what is held: whether nobody waits any more.
-    fn serve(self: &Arc<Self>) -> bool {
+    pub(crate) fn serve(self: &Arc<Self>) -> bool {
         loop {
             let mut queue = self.queue();
             let Some(first) = queue.front() else {
@@ -271,11 +284,44 @@ impl Store {
     }
 }
 
-/// The task that makes the round trips.
-pub(crate) struct Keeper {
-    pub(crate) store: Arc<Store>,
+/// Where tokens come from.
+pub(crate) trait Source: Send + Sync {
+    /// As many as there are, `n` at most.
+    fn lease(&self, n: u64) -> impl Future<Output = Result<Answer, RemoteError>> + Send;
+
+    fn give_back(&self, n: u64) -> impl Future<Output = Result<(), RemoteError>> + Send;
+
+    fn units(&self) -> &Units;
+}
+
+/// One key at the server.
+pub(crate) struct KeyAtServer {
     pub(crate) inner: Arc<Inner>,
     pub(crate) key: Vec<u8>,
+}
+
+impl Source for KeyAtServer {
+    async fn lease(&self, n: u64) -> Result<Answer, RemoteError> {
+        let Self { inner, key } = self;
+        let answer = inner.take(key, n, true, inner.by(Deadline::NEVER)).await?;
+        inner.fallback.charge(key, answer.got);
+        Ok(answer)
+    }
+
+    async fn give_back(&self, n: u64) -> Result<(), RemoteError> {
+        let deadline = self.inner.by(Deadline::NEVER);
+        self.inner.refund(&self.key, n, deadline).await
+    }
+
+    fn units(&self) -> &Units {
+        &self.inner.units
+    }
+}
+
+/// The task that makes the round trips.
+pub(crate) struct Keeper<S> {
+    pub(crate) store: Arc<Store>,
+    pub(crate) source: S,
     pub(crate) size: u64,
     pub(crate) idle: Duration,
     /// There before the task is: also when that is never polled, another keeper takes over.
@@ -283,7 +329,7 @@ pub(crate) struct Keeper {
     pub(crate) end: End,
 }
 
-impl Keeper {
+impl<S: Source> Keeper<S> {
     pub(crate) async fn run(self) {
         let store = &self.store;
         let mut expires = Instant::now() + self.idle;
@@ -322,10 +368,9 @@ impl Keeper {
 
     /// One trip, and its answer for those who wait: whether it brought anything.
     async fn fetch(&self) -> bool {
-        let (store, inner) = (&self.store, &*self.inner);
+        let (store, units) = (&self.store, self.source.units());
         store.trips.fetch_add(1, Ordering::Relaxed);
-        let deadline = inner.by(Deadline::NEVER);
-        let answer = match inner.take(&self.key, self.size, true, deadline).await {
+        let answer = match self.source.lease(self.size).await {
             Ok(answer) => answer,
             Err(error) => {
                 store.refuse(|| Refused::Failed(error.clone()));
@@ -333,16 +378,15 @@ impl Keeper {
             }
         };
         store.leased.fetch_add(answer.got, Ordering::Relaxed);
-        inner.fallback.charge(&self.key, answer.got);
         // What does not fit below the cap goes back, whoever waits: they ask again.
         store.put(answer.got);
         if answer.got == self.size {
             store.denied_until.store(0, Ordering::Release);
             store.serve();
         } else {
-            let next = inner.units.delay(answer.arrival, answer.now, 1);
+            let next = units.delay(answer.arrival, answer.now, 1);
             store.believe(answer, next.min(self.idle));
-            store.settle(&inner.units);
+            store.settle(units);
         }
         answer.got > 0
     }
@@ -359,9 +403,7 @@ impl Keeper {
             n,
             arrived: false,
         };
-        let deadline = self.inner.by(Deadline::NEVER);
-        let given = self.inner.refund(&self.key, n, deadline).await;
-        returning.arrived = given.is_ok();
+        returning.arrived = self.source.give_back(n).await.is_ok();
     }
 }
 

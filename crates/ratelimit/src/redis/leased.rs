@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use crate::error::Denied;
 use crate::redis::answer::{DecidedBy, Granted, RemoteCheckError};
 use crate::redis::builder::validate_wait;
-use crate::redis::lease::{End, Keeper, Refused, Store, Waiter};
+use crate::redis::lease::{End, Keeper, KeyAtServer, Refused, Store, Waiter};
 use crate::redis::limiter::RemoteLimiter;
 
 /// The most tokens of a lease.
@@ -328,6 +328,11 @@ impl LeasedRemoteLimiter {
         }
     }
 
+    #[cfg(all(test, overdrive_loom))]
+    pub(crate) fn store(&self) -> Arc<Store> {
+        Arc::clone(&self.handle.store)
+    }
+
     /// The limiter beneath.
     #[must_use]
     pub fn limiter(&self) -> &RemoteLimiter {
@@ -344,8 +349,10 @@ impl Handle {
         }
         let keeper = Keeper {
             store: Arc::clone(store),
-            inner: Arc::clone(&self.limiter.inner),
-            key: self.key.clone(),
+            source: KeyAtServer {
+                inner: Arc::clone(&self.limiter.inner),
+                key: self.key.clone(),
+            },
             size: self.settings.size,
             idle: self.settings.idle,
             end: End(Arc::clone(store)),

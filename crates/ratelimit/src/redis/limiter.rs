@@ -13,7 +13,7 @@ use crate::error::Denied;
 use crate::limiter::Snapshot;
 use crate::quota::Quota;
 use crate::redis::answer::{DecidedBy, Granted, RemoteCheckError};
-use crate::redis::key;
+use crate::redis::key::Keys;
 use crate::redis::script::{Answer, Scripts};
 use crate::redis::share::Fallback;
 use crate::redis::units::Units;
@@ -62,6 +62,7 @@ pub struct RemoteLimiter {
 pub(crate) struct Inner {
     pub(crate) remote: Remote,
     pub(crate) name: Cow<'static, str>,
+    pub(crate) keys: Keys,
     pub(crate) quota: Quota,
     pub(crate) units: Units,
     pub(crate) timeout: Duration,
@@ -259,7 +260,7 @@ impl Inner {
         parts: bool,
         deadline: Deadline,
     ) -> Result<Answer, RemoteError> {
-        let key = key::of(&self.remote, &self.name, key);
+        let key = self.keys.of(key);
         let taken = self
             .scripts
             .take(&self.remote, &self.units, &key, n, parts, deadline)
@@ -273,7 +274,7 @@ impl Inner {
         n: u64,
         deadline: Deadline,
     ) -> Result<(), RemoteError> {
-        let key = key::of(&self.remote, &self.name, key);
+        let key = self.keys.of(key);
         // More than a burst is forgotten anyway.
         let n = n.min(self.units.burst);
         let given = self

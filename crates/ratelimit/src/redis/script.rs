@@ -1,11 +1,16 @@
 //! GCRA at the server: see [`super::units`] for its arithmetic.
 //!
-//! A key holds its theoretical arrival time as three numbers, `MICROS PART P`, and lives until then:
+//! A key holds its theoretical arrival time as three doubles, `MICROS PART P`, and lives until then:
 //! what lies in the past is worth as much as a fresh key. One key in each call, so that a call never
 //! crosses the slots of a cluster.
+//!
+//! All numbers go over as doubles, little-endian, in one string each way: at the server, the time
+//! of a call is mostly that of reading and writing numbers as text.
 
 use overdrive_core::Deadline;
-use overdrive_remote::redis::{Script, ScriptInvocation};
+use overdrive_remote::redis::{
+    Cmd, ErrorKind, FromRedisValue, ParsingError, Script, ServerErrorKind, Value,
+};
 use overdrive_remote::{Remote, RemoteError};
 
 use crate::redis::units::{Point, Units};
@@ -16,16 +21,17 @@ use crate::redis::units::{Point, Units};
 macro_rules! read {
     () => {
         r"
-local p, b, bf = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local t = redis.call('TIME')
+local call, pack, unpack = redis.call, struct.pack, struct.unpack
+local key, arg = KEYS[1], ARGV[1]
+local p, b, bf, at = unpack('<ddd', arg)
+local t = call('TIME')
 local now = t[1] * 1000000 + t[2]
 local a, f = now, 0
-local held = redis.call('GET', KEYS[1])
+local held = call('GET', key)
 if held then
-    local ha, hf, hp = string.match(held, '^(%d+) (%d+) (%d+)$')
-    if not ha then return redis.error_reply('WRONGTYPE the key holds no limit') end
-    ha, hf = tonumber(ha), tonumber(hf)
-    if tonumber(hp) ~= p and hf > 0 then ha, hf = ha + 1, 0 end
+    if #held ~= 24 then return redis.error_reply('WRONGTYPE the key holds no limit') end
+    local ha, hf, hp = unpack('<ddd', held)
+    if hp ~= p and hf > 0 then ha, hf = ha + 1, 0 end
     if ha >= now then a, f = ha, hf end
 end
 if a > now + b or (a == now + b and f > bf) then a, f = now + b, bf end
@@ -37,8 +43,7 @@ if a > now + b or (a == now + b and f > bf) then a, f = now + b, bf end
 macro_rules! write {
     () => {
         r"
-    local state = string.format('%.0f %.0f %.0f', a, f, p)
-    redis.call('SET', KEYS[1], state, 'PX', string.format('%.0f', math.floor((a - now) / 1000) + 2))
+    call('SET', key, pack('<ddd', a, f, p), 'PX', math.floor((a - now) / 1000) + 2)
 "
     };
 }
@@ -48,35 +53,38 @@ macro_rules! write {
 const TAKE: &str = concat!(
     read!(),
     r"
-local got = 0
-for i = 4, #ARGV, 3 do
-    local n, ca, cf = tonumber(ARGV[i]), tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
+local got, first = 0, true
+while at < #arg do
+    local n, ca, cf
+    n, ca, cf, at = unpack('<ddd', arg, at)
     ca, cf = a + ca, f + cf
     if cf >= p then ca, cf = ca + 1, cf - p end
     if ca < now + b or (ca == now + b and cf <= bf) then
         got, a, f = got + n, ca, cf
-        if i == 4 then break end
+        if first then break end
     end
+    first = false
 end
 if got > 0 then",
     write!(),
     r"end
-return {got, a, f, now}"
+return pack('<dddd', got, a, f, now)"
 );
 
 /// Gives tokens back. `ARGV`: p, the burst in two parts, and the cost in two parts.
 const REFUND: &str = concat!(
     read!(),
     r"
-a, f = a - tonumber(ARGV[4]), f - tonumber(ARGV[5])
+local ca, cf = unpack('<dd', arg, at)
+a, f = a - ca, f - cf
 if f < 0 then a, f = a - 1, f + p end
 if a < now or (a == now and f == 0) then
-    redis.call('DEL', KEYS[1])
+    call('DEL', key)
     a, f = now, 0
 else",
     write!(),
     r"end
-return {0, a, f, now}"
+return pack('<dddd', 0, a, f, now)"
 );
 
 /// What the server says.
@@ -89,17 +97,102 @@ pub(crate) struct Answer {
     pub(crate) now: u64,
 }
 
+impl FromRedisValue for Answer {
+    fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
+        let Value::BulkString(bytes) = value else {
+            return Err("not a string".to_owned().into());
+        };
+        if bytes.len() != 32 {
+            return Err("not four numbers".to_owned().into());
+        }
+        let mut numbers = bytes.chunks_exact(8).map(|number| {
+            let number = number.try_into().map(f64::from_le_bytes);
+            number.map_or(0, |number| number as u64)
+        });
+        let mut next = || numbers.next().unwrap_or(0);
+        Ok(Self {
+            got: next(),
+            arrival: (next(), next()),
+            now: next(),
+        })
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Scripts {
-    take: Script,
-    refund: Script,
+    take: Source,
+    refund: Source,
+}
+
+#[derive(Clone, Debug)]
+struct Source {
+    code: &'static str,
+    hash: String,
+}
+
+impl Source {
+    fn new(code: &'static str) -> Self {
+        let hash = Script::new(code).get_hash().to_owned();
+        Self { code, hash }
+    }
+
+    fn command(name: &str, script: &str, key: &[u8], numbers: &[u8]) -> Cmd {
+        let mut command = Cmd::with_capacity(5, 80 + key.len() + numbers.len());
+        command.arg(name).arg(script).arg(1);
+        command.arg(key).arg(numbers);
+        command
+    }
+
+    /// Not idempotent: carried out once.
+    async fn run(
+        &self,
+        remote: &Remote,
+        key: &[u8],
+        numbers: &Numbers,
+        deadline: Deadline,
+    ) -> Result<Answer, RemoteError> {
+        let known = Self::command("EVALSHA", &self.hash, key, &numbers.0);
+        match remote.query(&known, deadline).await {
+            // Nothing has been carried out.
+            Err(RemoteError::Server(error)) if error.kind() == NO_SCRIPT => {
+                let whole = Self::command("EVAL", self.code, key, &numbers.0);
+                remote.query(&whole, deadline).await
+            }
+            answer => answer,
+        }
+    }
+}
+
+const NO_SCRIPT: ErrorKind = ErrorKind::Server(ServerErrorKind::NoScript);
+
+/// As the script takes them.
+struct Numbers(Vec<u8>);
+
+impl Numbers {
+    /// What each script begins with, and room for that many sizes.
+    fn of(units: &Units, sizes: usize) -> Self {
+        let mut numbers = Self(Vec::with_capacity(24 * (1 + sizes)));
+        numbers.push(units.p);
+        numbers.push_span(units.span_of(units.burst));
+        numbers
+    }
+
+    /// Below 2^53.
+    fn push(&mut self, number: u64) {
+        self.0.extend_from_slice(&(number as f64).to_le_bytes());
+    }
+
+    fn push_span(&mut self, (micros, part): Point) {
+        self.push(micros);
+        self.push(part);
+    }
 }
 
 impl Scripts {
     pub(crate) fn new() -> Self {
         Self {
-            take: Script::new(TAKE),
-            refund: Script::new(REFUND),
+            take: Source::new(TAKE),
+            refund: Source::new(REFUND),
         }
     }
 
@@ -113,27 +206,26 @@ impl Scripts {
         parts: bool,
         deadline: Deadline,
     ) -> Result<Answer, RemoteError> {
-        let mut call = prepared(&self.take, units, key);
-        let mut size = |n| {
-            let (micros, part) = units.span_of(n);
-            call.arg(n).arg(micros).arg(part);
-        };
-        if n > 0 {
-            size(n);
-        }
         // Every smaller number is a sum of these.
         let mut part = if parts && n > 1 {
             1 << (n - 1).ilog2()
         } else {
-            0
+            0_u64
         };
+        let sizes = 65 - part.leading_zeros() as usize;
+        let mut numbers = Numbers::of(units, sizes);
+        let mut size = |n| {
+            numbers.push(n);
+            numbers.push_span(units.span_of(n));
+        };
+        if n > 0 {
+            size(n);
+        }
         while part > 0 {
             size(part);
             part /= 2;
         }
-        // Not idempotent: sent once.
-        let reply = remote.query::<(u64, u64, u64, u64)>(&call, deadline);
-        reply.await.map(answer)
+        self.take.run(remote, key, &numbers, deadline).await
     }
 
     pub(crate) async fn refund(
@@ -144,25 +236,8 @@ impl Scripts {
         n: u64,
         deadline: Deadline,
     ) -> Result<Answer, RemoteError> {
-        let mut call = prepared(&self.refund, units, key);
-        let (micros, part) = units.span_of(n);
-        call.arg(micros).arg(part);
-        let reply = remote.query::<(u64, u64, u64, u64)>(&call, deadline);
-        reply.await.map(answer)
-    }
-}
-
-fn prepared<'s>(script: &'s Script, units: &Units, key: &[u8]) -> ScriptInvocation<'s> {
-    let mut call = script.prepare_invoke();
-    let (micros, part) = units.span_of(units.burst);
-    call.key(key).arg(units.p).arg(micros).arg(part);
-    call
-}
-
-fn answer((got, micros, part, now): (u64, u64, u64, u64)) -> Answer {
-    Answer {
-        got,
-        arrival: (micros, part),
-        now,
+        let mut numbers = Numbers::of(units, 1);
+        numbers.push_span(units.span_of(n));
+        self.refund.run(remote, key, &numbers, deadline).await
     }
 }

@@ -185,7 +185,7 @@ where
         let hashes = self.hashes(tags);
         let is_zero = fresh == Some(Duration::ZERO);
         let for_memory = key.clone();
-        let tags = tags.into();
+        let tags = (!tags.is_empty()).then(|| tags.into());
         let now = self.memory.now();
         let mut garbage = self.memory.garbage();
         let mut control = self.control();
