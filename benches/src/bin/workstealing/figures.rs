@@ -76,6 +76,7 @@ pub(crate) fn urgent_ours(name: &str, version: &str) -> Contender {
 }
 
 /// The others know of no urgency.
+#[cfg(feature = "workstealing-peers")]
 pub(crate) fn urgent<P: Spawn>(role: Role, name: &str, version: &str) -> Contender {
     Contender::once(role, name, version, |setup| {
         let pool = P::new(setup.threads);
