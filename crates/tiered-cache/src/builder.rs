@@ -169,7 +169,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> CacheBuilder<K, V, S> {
     /// # Errors
     /// No bound or two bounds, a bound of zero, one above [`MAX_MAX_ENTRIES`], a weight without
     /// weigher or the reverse, a time of zero or above [`MAX_TIME`], no shards or more than
-    /// [`MAX_SHARDS`], fewer than one for 2^27 entries, a `refresh_after` that is not shorter than
+    /// [`MAX_SHARDS`], fewer than one for 2^26 entries, a `refresh_after` that is not shorter than
     /// `ttl`.
     pub fn build(self) -> Result<Cache<K, V, S>, ConfigError> {
         let max_weight = self.bound()?;

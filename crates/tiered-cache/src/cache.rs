@@ -37,10 +37,11 @@ use crate::tally::Tally;
 ///
 /// # Cost
 /// A look-up hashes once, takes its shard's lock for reading, and counts where no other thread
-/// does; the entry is written by its first three uses only. Insertions and removals take the lock of one
-/// shard for writing, an insertion that needs much room those of others one after the other. All
-/// take constant time, amortised, but for those that say otherwise. An entry costs some 28 bytes
-/// apart from its key and value; 24 more with a weigher, `idle_timeout` or `refresh_after`.
+/// does; the entry is written by its first three uses only, until it is judged anew (with
+/// `idle_timeout` by each use, once in 16 us). Insertions and removals take the lock of one shard
+/// for writing, an insertion that needs much room those of others one after the other. All take
+/// constant time, amortised, but for those that say otherwise. An entry costs some 28 bytes apart
+/// from its key and value; 24 more with a weigher, `idle_timeout` or `refresh_after`.
 ///
 /// # Time
 /// Expired entries are dropped when they are met, evicted before others, and looked for, two slots

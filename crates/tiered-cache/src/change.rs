@@ -113,7 +113,6 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             survive(|| drop(stored));
             return Back::Stored;
         }
-        budget.give(old_weight.saturating_sub(weight));
         let stale = (state.slots.extra(slot)).map_or(Tick::NEVER, |extra| extra.stale);
         let new = New {
             key: own,
@@ -125,6 +124,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
             stale,
         };
         let old = state.slots.replace(slot, new);
+        budget.give(old_weight.saturating_sub(weight));
         state.changed(slot, hashed.key);
         drop(state);
         if let Some((key, value)) = old {

@@ -14,8 +14,8 @@
 //! # Who waits
 //! Readers and writers that wait for a writer spin a little and then sleep until they are woken. A
 //! writer that waits for readers spins, yields, and then naps: a reader that leaves does not look
-//! whether anybody waits for it, which is what makes leaving cheap. Under this lock nothing
-//! runs for long but a `Clone` or an `Eq` of the user's.
+//! whether anybody waits for it, which is what makes leaving cheap. Readers do not stay for long,
+//! but for a `Clone` or an `Eq` of the user's.
 //!
 //! # Why unsafe code
 //! With the standard library's lock, whose readers need two atomic exchanges, a look-up of what
@@ -74,7 +74,9 @@ struct Gate {
 // moved, to one at a time.
 unsafe impl<T: Send + Sync> Sync for Lock<T> {}
 
-/// Loom takes sequentially consistent accesses for weaker ones, and needs a fence.
+/// Loom takes sequentially consistent accesses for weaker ones, and needs a fence. So its models do
+/// not tell whether the accesses around this are strong enough: all four of them must be
+/// sequentially consistent.
 #[inline(always)]
 fn in_one_order() {
     #[cfg(overdrive_loom)]

@@ -148,8 +148,11 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
         let (hashed, has_life) = (coming.hashed, coming.has_life);
         let (weight, now) = (coming.new.weight, coming.new.now);
         let mut replaced: Option<Left<K, V>> = None;
+        // Outlives the lock.
+        let mut under_way: Option<Arc<Flight<V>>> = None;
         let mut first = Some(state);
         loop {
+            drop(under_way.take());
             let mut state = first.take().unwrap_or_else(|| shard.state.write());
             if !begun.is_current(&state, hashed, &coming.new.key) || begun.is_outdated(&coming.tags)
             {
@@ -159,16 +162,20 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 return Put::Superseded;
             }
             let max = self.inner.budget.max();
+            // All comparisons come before all changes, in case one panics.
+            under_way = state.flights.get(hashed.whole(), &coming.new.key).cloned();
             let (live, dead) = state.find(hashed.key, &coming.new.key, now);
             if let Some(slot) = dead {
                 coming.spare.weight += state.discard(slot, Cause::Expired, garbage);
             }
             if !has_life || weight > max {
-                begun.end(&mut state, hashed, &coming.new.key, garbage);
+                end(&mut state, hashed, under_way.as_ref(), garbage);
                 state.counts.rejected += u64::from(has_life);
                 let old = live.and_then(|slot| state.detach(slot, Cause::Removed));
                 coming.spare.weight += old.as_ref().map_or(0, |old| old.weight);
                 drop(state);
+                // Before the listener hears of anything: it may want room itself.
+                coming.spare.give();
                 garbage.push_left(replaced, Cause::Replaced);
                 if has_life {
                     garbage.push_left(old, Cause::Removed);
@@ -191,12 +198,13 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 let lacks = weight.saturating_sub(old_weight + coming.spare.weight);
                 if lacks == 0 || self.inner.budget.take(lacks) {
                     coming.spare.weight += lacks;
-                    begun.end(&mut state, hashed, &coming.new.key, garbage);
+                    end(&mut state, hashed, under_way.as_ref(), garbage);
                     let old = state.slots.replace(slot, coming.new);
                     coming.spare.weight = coming.spare.weight + old_weight - weight;
                     state.stored(slot, hashed.key, coming.tags);
                     state.counts.replaced += 1;
                     drop(state);
+                    coming.spare.give();
                     return Put::Stored(old.map(|(key, value)| {
                         garbage.tell(&key, &value, Cause::Replaced);
                         garbage.push_key(key);
@@ -216,7 +224,7 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
                 coming.spare.weight = self.make_room_elsewhere(hashed, weight, now, garbage);
                 continue;
             }
-            begun.end(&mut state, hashed, &coming.new.key, garbage);
+            end(&mut state, hashed, under_way.as_ref(), garbage);
             self.settle(state, coming, room, garbage);
             return Put::Stored(replaced.map(|old| {
                 garbage.tell(&old.key, &old.value, Cause::Replaced);
@@ -343,9 +351,9 @@ impl<K: Hash + Eq, V, S: BuildHasher> Cache<K, V, S> {
 
 #[derive(Clone, Copy, PartialEq)]
 enum Room {
-    /// There was some.
+    /// There was some, or others made it.
     Free,
-    /// Others went for it.
+    /// Entries of this shard went for it.
     Made,
     Lacking,
 }
@@ -373,20 +381,20 @@ impl<V> Begun<'_, V> {
             }
         }
     }
+}
 
-    /// It is about to be stored: nothing else that is being made for its key will be.
-    fn end<K: Eq>(
-        &self,
-        state: &mut State<K, V>,
-        hashed: Hashed,
-        key: &K,
-        garbage: &mut Garbage<'_, K, V>,
-    ) {
-        if state.flights.is_empty() {
-            return;
-        }
-        if let Some((key, _)) = state.flights.remove_if(hashed.whole(), key, |_| true) {
-            garbage.push_key(key);
-        }
+/// Something is about to be stored: what else is being made for its key will not be.
+fn end<K: Eq, V>(
+    state: &mut State<K, V>,
+    hashed: Hashed,
+    under_way: Option<&Arc<Flight<V>>>,
+    garbage: &mut Garbage<'_, K, V>,
+) {
+    let Some(under_way) = under_way else {
+        return;
+    };
+    let is_it = |flight: &Arc<Flight<V>>| Arc::ptr_eq(flight, under_way);
+    if let Some((key, _)) = state.flights.remove_where(hashed.whole(), is_it) {
+        garbage.push_key(key);
     }
 }

@@ -149,7 +149,7 @@ impl<K, V> State<K, V> {
         self.counts.replaced += 1;
     }
 
-    /// An entry is out of its slot: settles what else knows of it. What it weighed.
+    /// An entry is out of its slot: settles what else knows of it.
     #[inline(always)]
     pub(crate) fn gone(&mut self, slot: u32, cause: Cause) {
         self.tags.forget(slot);

@@ -1,7 +1,7 @@
 //! The switch between std and the models' primitives.
 //!
-//! Loom runs every schedule of the locks, the budget and a flight, shuttle random ones of a whole
-//! cache.
+//! Loom runs all schedules of the lock (with few preemptions), the budget and a flight, shuttle
+//! random ones of a whole cache.
 
 #[cfg(overdrive_loom)]
 pub(crate) use loom::{

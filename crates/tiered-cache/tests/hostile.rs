@@ -215,3 +215,34 @@ fn an_updated_value_keeps_its_life() {
     clock.advance(Duration::from_secs(1));
     assert_eq!(cache.get("a"), None);
 }
+
+#[test]
+fn a_listener_has_the_room_that_was_just_given_up() {
+    type Late = Arc<Mutex<Option<Cache<u32, u64>>>>;
+    let late = Late::default();
+    let own = Arc::clone(&late);
+    let listener = move |key: &u32, _: &u64, _| {
+        if *key == 1 {
+            let cache = own.lock().unwrap().clone().unwrap();
+            cache.insert(2, 9).unwrap();
+        }
+    };
+    let cache = Cache::builder()
+        .max_weight(10)
+        .shards(1)
+        .weigher(|_, weight: &u64| *weight)
+        .listener(listener)
+        .build()
+        .unwrap();
+    *late.lock().unwrap() = Some(cache.clone());
+
+    // One that is replaced by a lighter one.
+    cache.insert(1, 10).unwrap();
+    assert_eq!(cache.insert(1, 1).unwrap(), Some(10));
+    assert_eq!((cache.get(&1), cache.get(&2)), (Some(1), Some(9)));
+    // One that gives way to a value without a life.
+    let zero = overdrive_tiered_cache::EntryOptions::new().ttl(std::time::Duration::ZERO);
+    assert_eq!(cache.insert_with(1, 5, zero).unwrap(), Some(1));
+    assert_eq!((cache.get(&1), cache.get(&2)), (None, Some(9)));
+    *late.lock().unwrap() = None;
+}
