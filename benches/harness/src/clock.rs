@@ -11,8 +11,10 @@ pub(crate) fn thread_cpu() -> u64 {
     nanoseconds(clock_gettime(ClockId::ThreadCPUTime))
 }
 
-/// CPU time that the whole process has used so far.
-pub(crate) fn process_cpu() -> u64 {
+/// The CPU time, in nanoseconds, that the whole process has used so far, threads that have ended
+/// included.
+#[must_use]
+pub fn process_cpu() -> u64 {
     nanoseconds(clock_gettime(ClockId::ProcessCPUTime))
 }
 

@@ -53,5 +53,6 @@ pub mod stats;
 mod suite;
 mod team;
 
+pub use clock::process_cpu;
 pub use scenario::{Contender, Figure, Scenario, Setup};
 pub use suite::{locked_version, main};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use overdrive_bench::results::Role;
-use overdrive_bench::{Contender, Figure, Scenario};
+use overdrive_bench::{Contender, Figure, Scenario, process_cpu};
 
 use crate::ours;
 #[cfg(feature = "ratelimit-peers")]
@@ -60,7 +60,7 @@ fn waits<L: Wait>(role: Role, name: &str, version: &str) -> Contender {
             Ok(runtime) => runtime,
             Err(error) => panic!("no runtime: {error}"),
         };
-        let (before, start) = (cpu(), Instant::now());
+        let (before, start) = (process_cpu(), Instant::now());
         let served = runtime.block_on(async {
             let limiter = Arc::new(L::new(RATE, BURST));
             let tasks: Vec<_> = (0..WAITERS)
@@ -75,7 +75,10 @@ fn waits<L: Wait>(role: Role, name: &str, version: &str) -> Contender {
             }
             served
         });
-        let (took, used) = (start.elapsed(), cpu() - before);
+        let (took, used) = (
+            start.elapsed(),
+            Duration::from_nanos(process_cpu() - before),
+        );
         let ideal = f64::from(WAITERS - BURST) / f64::from(RATE);
         let mut figure = Figure {
             value: used.as_secs_f64() * 1e6 / f64::from(WAITERS),
@@ -86,14 +89,4 @@ fn waits<L: Wait>(role: Role, name: &str, version: &str) -> Contender {
         figure.metrics.insert("wall_over_ideal".into(), over);
         figure
     })
-}
-
-/// The processor time of all threads that live.
-fn cpu() -> Duration {
-    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten();
-    let nanos = tasks.flatten().filter_map(|task| {
-        let text = std::fs::read_to_string(task.path().join("schedstat")).ok()?;
-        text.split_whitespace().next()?.parse::<u64>().ok()
-    });
-    Duration::from_nanos(nanos.sum())
 }

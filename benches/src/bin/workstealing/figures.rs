@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use overdrive_bench::results::Role;
-use overdrive_bench::{Contender, Figure};
+use overdrive_bench::{Contender, Figure, process_cpu};
 use overdrive_workstealing::{Priority, ThreadPool};
 
 use crate::jobs::Spawn;
@@ -93,25 +93,15 @@ fn pause(time: Duration) {
     thread::sleep(time);
 }
 
-/// The time that the threads of this process have run, in nanoseconds. Linux only; elsewhere zero.
-fn cpu() -> u64 {
-    let tasks = std::fs::read_dir("/proc/self/task").into_iter().flatten();
-    let ran = |task: std::io::Result<std::fs::DirEntry>| {
-        let text = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
-        text.split(' ').next()?.parse::<u64>().ok()
-    };
-    tasks.filter_map(ran).sum()
-}
-
 const TRICKLE: u64 = 300;
 
 fn trickle_with(mut spawn: impl FnMut()) -> f64 {
-    let before = cpu();
+    let before = process_cpu();
     for _ in 0..TRICKLE {
         spawn();
         pause(Duration::from_millis(1));
     }
-    (cpu() - before) as f64 / 1e3 / TRICKLE as f64
+    (process_cpu() - before) as f64 / 1e3 / TRICKLE as f64
 }
 
 /// A task each millisecond: CPU per task, beyond that of the loop that sleeps.
@@ -146,10 +136,10 @@ pub(crate) fn idle<P: Spawn>(role: Role, name: &str, version: &str) -> Contender
         pool.spawn(move || tell.send(1).expect("it is awaited"));
         let check = told.recv().expect("it runs");
         pause(Duration::from_millis(100));
-        let before = cpu();
+        let before = process_cpu();
         pause(Duration::from_secs(2));
         Figure {
-            value: (cpu() - before) as f64 / 1e6,
+            value: (process_cpu() - before) as f64 / 1e6,
             check,
             ..Figure::default()
         }
