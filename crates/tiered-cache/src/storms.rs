@@ -218,7 +218,8 @@ impl World {
         let before = self.tick();
         let result = change(&self.cache);
         self.floor.fetch_max(before, Ordering::Relaxed);
-        self.changed.store(self.tick(), Ordering::Relaxed);
+        // Another one, begun later, may have come to its end before.
+        self.changed.fetch_max(self.tick(), Ordering::Relaxed);
         self.changing.fetch_sub(1, Ordering::Relaxed);
         result
     }
