@@ -1,6 +1,9 @@
 //! Inputs and moments that nobody plans for.
 
-use std::hash::{BuildHasher, Hash, Hasher};
+#[path = "support/figures.rs"]
+mod figures;
+
+use std::hash::{BuildHasher, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
@@ -8,6 +11,8 @@ use std::time::Duration;
 
 use overdrive_core::clock::ManualClock;
 use overdrive_tiered_cache::{Cache, EntryOptions, Lookup, Reserve, Ttl};
+
+use crate::figures::consistent;
 
 #[derive(Clone, Default)]
 struct Constant;
@@ -23,14 +28,6 @@ impl Hasher for Seven {
         7
     }
     fn write(&mut self, _: &[u8]) {}
-}
-
-fn consistent<K: Hash + Eq + Clone, V: Clone>(cache: &Cache<K, V, impl BuildHasher>) {
-    let stats = cache.stats();
-    let left = stats.replaced + stats.evicted + stats.expired + stats.removed;
-    assert_eq!(stats.inserted, stats.entries as u64 + left);
-    assert_eq!(cache.weight(), stats.weight);
-    assert!(cache.weight() <= cache.max_weight());
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! The user's code panics wherever it runs, and the cache stays whole.
 
+#[path = "support/figures.rs"]
+mod figures;
+
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -7,6 +10,8 @@ use std::sync::{Arc, Mutex};
 
 use overdrive_testkit::DropCounter;
 use overdrive_tiered_cache::{Cache, Cause};
+
+use crate::figures::consistent;
 
 fn panics<T>(f: impl FnOnce() -> T) -> bool {
     catch_unwind(AssertUnwindSafe(f)).is_err()
@@ -20,10 +25,7 @@ fn check(cache: &Cache<u32, u32, impl BuildHasher>) {
         assert_eq!(cache.get_or_insert_with(key, || 0), key);
     }
     assert_eq!(cache.iter().count(), cache.len());
-    let stats = cache.stats();
-    let left = stats.replaced + stats.evicted + stats.expired + stats.removed;
-    assert_eq!(stats.inserted, stats.entries as u64 + left);
-    assert_eq!(cache.weight(), stats.weight);
+    consistent(cache);
     cache.clear();
     assert_eq!((cache.len(), cache.weight()), (0, 0));
 }

@@ -1,5 +1,8 @@
 //! User code that does what it should not, wherever it runs.
 
+#[path = "support/figures.rs"]
+mod figures;
+
 use std::future::Future;
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,16 +18,10 @@ use overdrive_core::clock::ManualClock;
 use overdrive_testkit::DropCounter;
 use overdrive_tiered_cache::{Cache, Clock, Lookup, Reserve};
 
+use crate::figures::consistent;
+
 fn panics<T>(f: impl FnOnce() -> T) -> bool {
     catch_unwind(AssertUnwindSafe(f)).is_err()
-}
-
-fn consistent<K: Hash + Eq + Clone, V: Clone>(cache: &Cache<K, V, impl BuildHasher>) {
-    let stats = cache.stats();
-    let left = stats.replaced + stats.evicted + stats.expired + stats.removed;
-    assert_eq!(stats.inserted, stats.entries as u64 + left);
-    assert_eq!(cache.weight(), stats.weight);
-    assert!(cache.weight() <= cache.max_weight());
 }
 
 #[test]
